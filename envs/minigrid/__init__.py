@@ -1,0 +1,1 @@
+"""XLand-MiniGrid (arXiv 2312.12044) with captions."""

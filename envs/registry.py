@@ -1,0 +1,102 @@
+"""Finds environments by id.
+
+An id is `family:name` for what ships here, or `package.module:factory` for a user's own: the factory is called with
+the options of the config and returns a `JaxEnv`.
+"""
+
+import difflib
+import importlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+from envs.errors import EnvError, EnvUnavailable, UnknownEnv
+from envs.types import JaxEnv
+
+
+class Family(NamedTuple):
+    """A library of environments behind one adapter, imported when first used.
+
+    module: has `make(name, **options) -> JaxEnv` and `names() -> list[str]`.
+    requires: package that must be installed, None for those written here.
+    """
+
+    module: str
+    requires: str | None
+    summary: str
+
+
+FAMILIES: Mapping[str, Family] = {
+    "xminigrid": Family("envs.minigrid.adapter", "xminigrid", "MiniGrid tasks of XLand-MiniGrid, jitted, captioned"),
+    "probe": Family("envs.probes", None, "tiny environments that each isolate one fault of a learner"),
+}
+
+
+def _load(family: str) -> Any:
+    entry = FAMILIES[family]
+    try:
+        return importlib.import_module(entry.module)
+    except ModuleNotFoundError as error:
+        if entry.requires is None or error.name is None or not error.name.startswith(entry.requires):
+            raise
+        raise EnvUnavailable(
+            f"environments {family}:... need the package {entry.requires!r}, which is not installed "
+            f"(pip install {entry.requires})"
+        ) from error
+
+
+def list_envs() -> list[str]:
+    """Lists the ids of all environments whose library is installed."""
+    ids: list[str] = []
+    for family in FAMILIES:
+        try:
+            ids += [f"{family}:{name}" for name in _load(family).names()]
+        except EnvUnavailable:
+            continue
+    return ids
+
+
+def _custom_factory(module_name: str, attribute: str, env_id: str) -> Callable[..., JaxEnv[Any]]:
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        known = ", ".join(f"{family}:..." for family in FAMILIES)
+        raise UnknownEnv(
+            f"no environment {env_id!r}: {module_name!r} is neither a family ({known}) nor a module that can be "
+            f"imported ({error}). List the ids with: oni envs"
+        ) from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise UnknownEnv(f"no environment {env_id!r}: module {module_name!r} has no {attribute!r}") from None
+
+
+def make(env_id: str, **options: Any) -> JaxEnv[Any]:
+    """Creates an environment.
+
+    Raises:
+        UnknownEnv: no such id; the message names the nearest ones.
+        EnvUnavailable: the library is not installed.
+        EnvError: an option is not known or has a value that cannot be used.
+    """
+    family, separator, name = env_id.partition(":")
+    if not separator:
+        near = difflib.get_close_matches(env_id, [known.partition(":")[2] for known in list_envs()], n=1)
+        hint = [known for known in list_envs() if near and known.endswith(":" + near[0])]
+        raise UnknownEnv(f"{env_id!r} names no family: write family:name{', for example ' + hint[0] if hint else ''}")
+    if family not in FAMILIES:
+        factory = _custom_factory(family, name, env_id)
+        call: Callable[[], JaxEnv[Any]] = lambda: factory(**options)  # noqa: E731
+    else:
+        module = _load(family)
+        names = module.names()
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+            hint = f"; did you mean {' or '.join(f'{family}:{n}' for n in near)}?" if near else ""
+            raise UnknownEnv(f"no environment {env_id!r}{hint} List them with: oni envs")
+        call = lambda: module.make(name, **options)  # noqa: E731
+    try:
+        return call()
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        raise EnvError(f"env.options of {env_id!r}: {error}") from error

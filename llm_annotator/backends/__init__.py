@@ -1,0 +1,108 @@
+"""Backends: ways to ask a model. What is imported here is light; a backend's libraries load when it is created.
+
+Another package adds a backend with an entry point in the group `oni.backends`: its name is the `kind` of
+`BackendConfig`, its value a function `(BackendConfig) -> Backend` whose docstring's first line describes it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+
+from llm_annotator.backends.base import Backend
+from llm_annotator.choices import unknown_name
+from llm_annotator.config import BackendConfig
+from llm_annotator.errors import ConfigError
+
+ENTRY_POINT_GROUP = "oni.backends"
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """One row of `oni backends`. `reason` says why the backend cannot be used here, empty if it can."""
+
+    name: str
+    description: str
+    available: bool
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class _Builtin:
+    factory: str
+    """"module:function"."""
+    description: str
+    requires: str | None = None
+    """Module that must be installed."""
+    install: str = ""
+
+
+_BUILTINS = {
+    "llama-cpp": _Builtin(
+        "llm_annotator.backends.llama_cpp:create",
+        "a model on this machine: starts llama.cpp's server on a GGUF file (default SmolLM2-135M-Instruct)",
+        requires="xllamacpp",
+        install="pip install xllamacpp",
+    ),
+    "openai": _Builtin(
+        "llm_annotator.backends.openai:create",
+        "any OpenAI-compatible server (vLLM, llama.cpp, Ollama, OpenAI), chat or completions",
+        requires="openai",
+        install="pip install openai",
+    ),
+    "scripted": _Builtin(
+        "llm_annotator.backends.scripted:create",
+        "rules instead of a model; can be slow, fail and answer nonsense, for tests and controls",
+    ),
+}
+
+
+def create_backend(config: BackendConfig) -> Backend:
+    """Returns the backend that `config.kind` names; nothing is started or asked before `async with`.
+
+    Raises:
+        ConfigError: no backend of that name, a library that it needs is missing, or a setting that it cannot use.
+    """
+    builtin = _BUILTINS.get(config.kind)
+    if builtin is not None:
+        if reason := _missing(builtin):
+            raise ConfigError(f"backend {config.kind!r} cannot be used: {reason}")
+        module, _, function = builtin.factory.partition(":")
+        return getattr(import_module(module), function)(config)
+    plugins = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
+    if config.kind not in plugins:
+        raise ConfigError(unknown_name("backend", config.kind, [*_BUILTINS, *plugins]))
+    return _load(plugins[config.kind])(config)
+
+
+def available_backends() -> list[BackendInfo]:
+    """Returns every backend by name, those that cannot be used here included, with the reason."""
+    infos = [
+        BackendInfo(name, builtin.description, not _missing(builtin), _missing(builtin))
+        for name, builtin in _BUILTINS.items()
+    ]
+    plugins = entry_points(group=ENTRY_POINT_GROUP)
+    infos.extend(_describe(entry) for entry in plugins if entry.name not in _BUILTINS)
+    return sorted(infos, key=lambda info: info.name)
+
+
+def _missing(builtin: _Builtin) -> str:
+    if builtin.requires is None or find_spec(builtin.requires) is not None:
+        return ""
+    return f"the Python package {builtin.requires!r} is not installed ({builtin.install})"
+
+
+def _load(entry: EntryPoint) -> Callable[[BackendConfig], Backend]:
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(f"backend {entry.name!r} ({entry.value}) cannot be loaded: {error}") from error
+
+
+def _describe(entry: EntryPoint) -> BackendInfo:
+    try:
+        lines = (_load(entry).__doc__ or entry.value).strip().splitlines()
+    except ConfigError as error:
+        return BackendInfo(entry.name, entry.value, False, str(error))
+    return BackendInfo(entry.name, lines[0], True)

@@ -1,0 +1,139 @@
+"""Backend `scripted`: rules instead of a model.
+
+It answers like a server with log-probabilities, and can be slow, fail, answer nonsense and contradict itself, always
+in the same way: each decision is a hash of the seed and the caption (and, for failures and nonsense, of how often this
+backend was asked about it, so that a retry can succeed).
+"""
+
+import asyncio
+import hashlib
+import re
+import time
+from collections import Counter
+from dataclasses import asdict, dataclass
+from types import TracebackType
+from typing import Annotated, Literal, Self
+
+from annotated_types import Ge, Le
+
+from llm_annotator.backends.options import read_options
+from llm_annotator.config import BackendConfig
+from llm_annotator.errors import (
+    BackendAnswerInvalid,
+    BackendError,
+    BackendOverloaded,
+    BackendRejected,
+    BackendUnreachable,
+    ConfigError,
+)
+from llm_annotator.types import Completion, Request
+
+Rate = Annotated[float, Ge(0), Le(1)]
+
+PROGRESS_PATTERN = r"(?i)\byou (pick up|unlock|open|reach)\b"
+"""What counts as progress by default: the captions of MiniGrid that mean it."""
+
+_SURE, _OTHER, _REST = -0.0513, -3.0, -9.0
+"""Log-probabilities of the answer (P = 0.95), of the other word (0.05), and of an unrelated token."""
+
+_ERRORS: dict[str, type[BackendError]] = {
+    "unreachable": BackendUnreachable,
+    "overloaded": BackendOverloaded,
+    "rejected": BackendRejected,
+    "invalid": BackendAnswerInvalid,
+}
+
+
+@dataclass(frozen=True)
+class ScriptedOptions:
+    """Options of the backend `scripted` (`BackendConfig.options`)."""
+
+    helpful_pattern: str = PROGRESS_PATTERN
+    """Captions in which this regular expression is found are helpful."""
+    latency_s: Annotated[float, Ge(0)] = 0.0
+    """Seconds that every answer takes."""
+    fail_rate: Rate = 0.0
+    """Share of requests that fail."""
+    fail_first: Annotated[int, Ge(0)] = 0
+    """So many first requests about each caption fail, whatever `fail_rate` says."""
+    fail_with: Literal["unreachable", "overloaded", "rejected", "invalid"] = "unreachable"
+    """Kind of the failures."""
+    retry_after_s: Annotated[float, Ge(0)] | None = None
+    """Pause that a failure asks for."""
+    garble_rate: Rate = 0.0
+    """Share of requests answered with nonsense."""
+    flip_rate: Rate = 0.0
+    """Share of captions whose answer is the wrong one, for good."""
+    logprobs: bool = True
+    """False answers in text alone, as servers without log-probabilities do."""
+    seed: int = 0
+    """Changes which captions fail, are garbled and are flipped."""
+
+
+class ScriptedBackend:
+    """Answers by rule."""
+
+    name = "scripted"
+
+    def __init__(self, options: ScriptedOptions, *, max_concurrent: int = 4) -> None:
+        try:
+            self._pattern = re.compile(options.helpful_pattern)
+        except re.error as error:
+            raise ConfigError(
+                f"helpful_pattern {options.helpful_pattern!r} is no regular expression: {error}"
+            ) from None
+        self._options = options
+        self._asked: Counter[bytes] = Counter()
+        self.max_concurrent = max_concurrent
+        rules = {key: asdict(options)[key] for key in ("helpful_pattern", "flip_rate", "logprobs", "seed")}
+        self.model = f"scripted-{hashlib.sha256(repr(rules).encode()).hexdigest()[:8]}"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+    async def complete(self, request: Request) -> Completion:
+        """Answers by rule after `latency_s`, or fails as the options say."""
+        options, caption = self._options, request.caption
+        started = time.perf_counter()
+        self._asked[caption] += 1
+        attempt = self._asked[caption]
+        await asyncio.sleep(options.latency_s)
+        if attempt <= options.fail_first or self._draw("fail", caption, attempt) < options.fail_rate:
+            message = f"scripted failure ({options.fail_with}) of attempt {attempt}"
+            raise _ERRORS[options.fail_with](message, retry_after_s=options.retry_after_s)
+        text, logprobs = self._answer(request, attempt)
+        return Completion(
+            sent_prefix=request.text_prefix,
+            sent_suffix=request.text_suffix,
+            text=text,
+            logprobs=logprobs if options.logprobs else None,
+            model=self.model,
+            tokens_in=(len(request.text_prefix) + len(request.text_suffix)) // 4,
+            tokens_out=1,
+            latency_s=time.perf_counter() - started,
+        )
+
+    def _answer(self, request: Request, attempt: int) -> tuple[str, dict[str, float]]:
+        if self._draw("garble", request.caption, attempt) < self._options.garble_rate:
+            return " \ufffd%", {" \ufffd%": _SURE, " lorem": _OTHER}
+        helpful = self._pattern.search(request.caption.decode("latin-1")) is not None
+        helpful ^= self._draw("flip", request.caption, 0) < self._options.flip_rate
+        positive, negative = request.choices or ("yes", "no")
+        word, other = (positive, negative) if helpful else (negative, positive)
+        return f" {word}", {f" {word}": _SURE, f" {other}": _OTHER, " the": _REST}
+
+    def _draw(self, purpose: str, caption: bytes, attempt: int) -> float:
+        """Returns a number in [0, 1) that depends on nothing but the seed and the arguments."""
+        content = f"{self._options.seed}/{purpose}/{attempt}/".encode() + caption
+        return int.from_bytes(hashlib.sha256(content).digest()[:8]) / 2**64
+
+
+def create(config: BackendConfig) -> ScriptedBackend:
+    """Returns the backend `scripted`."""
+    options = read_options("scripted", config.options, ScriptedOptions)
+    return ScriptedBackend(options, max_concurrent=config.max_concurrent)

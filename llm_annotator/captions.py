@@ -1,0 +1,41 @@
+"""How a caption, which may be any bytes, is shown to a model."""
+
+import re
+import unicodedata
+
+# CSI sequences (colours, cursor moves), OSC sequences (window titles, links), and two-byte escapes.
+_ANSI = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?|[@-Z\\^_])")
+_SPACES = re.compile(r"[\s\u2028\u2029]+")
+# Chat templates mark turns with <|...|>; model servers read that as control tokens wherever it stands in a prompt.
+_CONTROL_TOKEN = re.compile(r"<(?=\|)|(?<=\|)>")
+# Unicode categories that do not print, or that reorder what is printed around them.
+_INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+
+
+def decode_caption(caption: bytes) -> str:
+    """Returns the caption as text: UTF-8 where it is that, else latin-1, which never fails."""
+    try:
+        return caption.decode("utf-8")
+    except UnicodeDecodeError:
+        return caption.decode("latin-1")
+
+
+def render_caption(caption: bytes, *, max_chars: int) -> str:
+    r"""Returns the caption as one printable line of at most `max_chars` characters, fit to stand inside a prompt.
+
+    ANSI sequences are dropped, white space (line ends too) becomes single spaces, other characters that do not print
+    are written out as `\x07` or `\u202e`, and chat control tokens such as `<|im_end|>` lose their brackets, so that
+    no caption can end its line or its turn. What is too long ends in "...".
+    """
+    text = _ANSI.sub("", decode_caption(caption))
+    text = _SPACES.sub(" ", text).strip()
+    text = _CONTROL_TOKEN.sub("", text)
+    text = "".join(_escape(char) if unicodedata.category(char) in _INVISIBLE else char for char in text)
+    return text if len(text) <= max_chars else text[: max_chars - 3] + "..."
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

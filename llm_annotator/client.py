@@ -1,0 +1,209 @@
+"""The trainer's side of the annotator: captions in, labels out, never waiting.
+
+with AnnotatorClient(url, run_id, "quickstart", {}, labeler) as client:
+    client.submit([b"You see a key."])
+    ...
+    for update in client.poll():
+        print(update.caption, update.helpful)
+"""
+
+import asyncio
+import concurrent.futures
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from llm_annotator.types import LabelUpdate, Occurrence
+
+if TYPE_CHECKING:
+    from llm_annotator.client_worker import Worker
+    from llm_annotator.labeler import LabelerSpec
+
+_log = logging.getLogger(__name__)
+
+MAX_BATCHES = 1024
+"""Calls of `submit` or `record` that wait for the background thread; it needs microseconds for one."""
+
+JOIN_TIMEOUT_S = 5.0
+"""Longest that closing waits for the background thread."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientHealth:
+    """How labelling fares, as one run sees it.
+
+    connected: the service answered last time. message: what is wrong and what to do; empty if all is well.
+    queued: captions of this run without an answer, those in flight included. in_flight: questions that the service
+    has under way for this labeler. labelled, failed, unparsed: captions of this run by their answer.
+    dropped: captions that fell out of a full queue (here and at the service; they are offered again).
+    requests: questions to the LLM since the service started. labels_per_s: of this labeler, lately.
+    """
+
+    connected: bool = False
+    message: str = ""
+    queued: int = 0
+    in_flight: int = 0
+    labelled: int = 0
+    failed: int = 0
+    unparsed: int = 0
+    dropped: int = 0
+    requests: int = 0
+    labels_per_s: float = 0.0
+
+
+class Mailbox:
+    """What the trainer's thread and the background thread share: a queue each way, and one snapshot.
+
+    `batches` and `updates` are deques, whose append and popleft are atomic. `dropped_batches` has one writer.
+    """
+
+    def __init__(self) -> None:
+        self.batches: deque[tuple[bytes, ...] | tuple[Occurrence, ...]] = deque()
+        self.updates: deque[LabelUpdate] = deque()
+        self.dropped_captions = 0
+        self._lock = threading.Lock()  # guards `_health`
+        self._health = ClientHealth(message="The annotator has not answered yet.")
+
+    @property
+    def health(self) -> ClientHealth:
+        """The snapshot; whoever sets it replaces it whole."""
+        with self._lock:
+            return self._health
+
+    @health.setter
+    def health(self, health: ClientHealth) -> None:
+        with self._lock:
+            self._health = health
+
+
+class AnnotatorClient:
+    """One run's connection to an annotator service.
+
+    `submit`, `poll` and `record` return at once and never raise for network trouble: a background thread does the
+    talking, offers what is unanswered again after the service was away, and keeps `health`.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        run_id: str,
+        run_name: str,
+        run_config: dict[str, Any],
+        labeler: "LabelerSpec",
+        token: str | None = None,
+    ) -> None:
+        registration = {"run_id": run_id, "name": run_name, "config": run_config, "labeler": labeler.to_wire()}
+        self._arguments = (url, registration, token)
+        self._mailbox = Mailbox()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._worker: Worker | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def __enter__(self) -> Self:
+        ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(ready,), name="annotator-client", daemon=True)
+        self._thread.start()
+        ready.wait()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def submit(self, captions: Sequence[bytes]) -> None:
+        """Asks for the labels of captions, the last one first. Known ones, and the empty caption, cost nothing.
+
+        A caption that was answered without a label may be submitted again and again: it is asked once in a while.
+        """
+        if captions:
+            self._post(tuple(captions))
+
+    def record(self, occurrences: Sequence[Occurrence]) -> None:
+        """Keeps the run's totals of captions; only the latest of each caption is sent, every few seconds."""
+        if occurrences:
+            self._post(tuple(occurrences))
+
+    def poll(self) -> list[LabelUpdate]:
+        """Returns the news since the last call, about captions that this run submitted, oldest first."""
+        updates = self._mailbox.updates
+        return [updates.popleft() for _ in range(len(updates))]
+
+    @property
+    def health(self) -> ClientHealth:
+        """How labelling fares, as of the last exchange with the service."""
+        return self._mailbox.health
+
+    def drain(self, timeout_s: float) -> bool:
+        """Waits until every submitted caption is answered; returns False if that took longer than `timeout_s`."""
+        return self._wait_for("drained", timeout_s)
+
+    def flush(self, timeout_s: float) -> bool:
+        """Waits until every recorded occurrence is stored; returns False if that took longer than `timeout_s`."""
+        return self._wait_for("flushed", timeout_s)
+
+    def close(self) -> None:
+        """Ends the background thread. Labels that come later are in the store; occurrences need `flush` before."""
+        if self._thread is None or self._closed:
+            return
+        self._closed = True
+        self._call("stop")
+        self._thread.join(JOIN_TIMEOUT_S)
+
+    def _post(self, batch: tuple[bytes, ...] | tuple[Occurrence, ...]) -> None:
+        mailbox = self._mailbox
+        if len(mailbox.batches) >= MAX_BATCHES:
+            # The background thread is stuck or dead. The newest are kept, as everywhere.
+            lost = mailbox.batches.popleft()
+            mailbox.dropped_captions += len(lost) if isinstance(lost[0], bytes) else 0
+        mailbox.batches.append(batch)
+        self._call("take")
+
+    def _call(self, method: Literal["take", "stop"]) -> None:
+        loop, worker = self._loop, self._worker
+        if loop is None or worker is None:
+            raise RuntimeError("AnnotatorClient is not open: use it in a `with` statement")
+        with contextlib.suppress(RuntimeError):  # the loop is closed: `health` says why, or the client was closed
+            loop.call_soon_threadsafe(getattr(worker, method))
+
+    def _wait_for(self, event: Literal["drained", "flushed"], timeout_s: float) -> bool:
+        if self._loop is None or self._worker is None:
+            raise RuntimeError("AnnotatorClient is not open: use it in a `with` statement")
+        deadline = time.monotonic() + timeout_s
+        waiting: Coroutine[Any, Any, None] = getattr(self._worker, event)()
+        try:
+            future = asyncio.run_coroutine_threadsafe(waiting, self._loop)
+        except RuntimeError:  # the loop is closed
+            waiting.close()
+            return False
+        try:
+            future.result(max(0.0, deadline - time.monotonic()))
+        except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError):
+            future.cancel()
+            return False
+        return True
+
+    def _run(self, ready: threading.Event) -> None:
+        try:
+            from llm_annotator.client_worker import Worker
+
+            async def work() -> None:
+                self._loop = asyncio.get_running_loop()
+                self._worker = Worker(*self._arguments, self._mailbox)
+                ready.set()
+                await self._worker.run()
+
+            asyncio.run(work())
+        except Exception as error:  # noqa: BLE001 - outermost frame of the thread
+            _log.exception("the annotator's client has failed")
+            what = f"{type(error).__name__}: {error}"
+            self._mailbox.health = ClientHealth(message=f"The annotator's client has failed ({what}); see the log.")
+        finally:
+            ready.set()

@@ -1,0 +1,274 @@
+"""The client's background thread: an event loop that talks to the service.
+
+It keeps its promises through everything that can happen to a service. Captions without an answer are kept here;
+whenever a connection is made anew they are offered again, and the service knows which of them it is already asking.
+The cursor counts changes of the store, so no label that was committed while the service was away is missed.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import random
+import time
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from llm_annotator import wire
+from llm_annotator.client import ClientHealth, Mailbox
+from llm_annotator.ledger import MAX_OFFER, Ledger
+from llm_annotator.types import LabelStatus, Occurrence
+
+MAX_UNREAD = 100_000
+"""Labels that wait for `poll`; beyond it no more are fetched until the trainer has taken some."""
+
+POLL_PAUSE_S = 0.2
+"""Pause between two polls, in which labels gather. Training makes an update in about that time, and each request
+costs it about a millisecond of Python."""
+
+BUSY_WAIT_S = 0.5
+IDLE_WAIT_S = 20.0
+"""How long a poll waits for news: while captions are unanswered (the status is news, too), and otherwise."""
+
+OCCURRENCES_PAUSE_S = 2.0
+"""Pause between two reports of occurrences."""
+
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 5.0
+"""Pauses between attempts to reach a service that is away: doubling, with jitter."""
+
+TIMEOUT_S = 10.0
+"""Time that a request may take beyond what it is told to wait."""
+
+
+class _Trouble(Exception):
+    """A request that was not answered as it should be; the message is for people."""
+
+    def __init__(self, message: str, *, answered: bool, error: str = "") -> None:
+        super().__init__(message)
+        self.answered = answered
+        self.error = error
+
+
+class Worker:
+    """Talks to the service. All methods run on its own event loop."""
+
+    def __init__(self, url: str, registration: Mapping[str, Any], token: str | None, mailbox: Mailbox) -> None:
+        self._url = url.rstrip("/")
+        self._registration = {"protocol": wire.PROTOCOL, **registration}
+        self._token = token
+        self._mailbox = mailbox
+        self._ledger = Ledger()
+        self._occurrences: dict[bytes, Occurrence] = {}
+        self._something_to_offer = asyncio.Event()
+        self._something_seen = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._progress = asyncio.Event()
+        self._labeler_id = ""
+        self._instance = ""
+        self._cursor: int | None = None
+        self._status = wire.LabelerStatus()
+        self._connected = False
+        self._trouble = "The annotator has not answered yet."
+        self._failures = 0
+        self._task: asyncio.Task[Any] | None = None
+
+    async def run(self) -> None:
+        """Talks until `stop`."""
+        self._task = asyncio.current_task()
+        host = urlsplit(self._url).hostname or ""
+        headers = {"content-type": wire.CONTENT_TYPE}
+        if self._token:
+            headers["authorization"] = f"Bearer {self._token}"
+        # A proxy from the environment has no business between a run and an annotator on its own machine.
+        trust_env = host not in ("127.0.0.1", "localhost", "::1")
+        with contextlib.suppress(asyncio.CancelledError):
+            async with httpx.AsyncClient(base_url=self._url, headers=headers, trust_env=trust_env) as http:
+                while True:
+                    await self._session(http)
+
+    def stop(self) -> None:
+        """Ends `run`."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def take(self) -> None:
+        """Takes what the trainer has left in the mailbox."""
+        batches = self._mailbox.batches
+        now = time.monotonic()
+        while batches:
+            for item in batches.popleft():
+                if isinstance(item, Occurrence):
+                    self._occurrences[item.caption] = item
+                else:
+                    self._ledger.want(item, now)
+        self._flag_offers()
+        if self._occurrences:
+            self._something_seen.set()
+        self._publish()
+
+    async def drained(self) -> None:
+        """Returns once every caption submitted so far is answered."""
+        self.take()
+        while self._ledger.pending:
+            await self._next_progress()
+
+    async def flushed(self) -> None:
+        """Returns once every occurrence recorded so far is stored."""
+        self.take()
+        while self._occurrences:
+            self._hurry.set()
+            await self._next_progress()
+
+    async def _session(self, http: httpx.AsyncClient) -> None:
+        """Registers and talks until there is trouble; then pauses."""
+        try:
+            try:
+                await self._register(http)
+                async with asyncio.TaskGroup() as group:
+                    for loop in (self._offer_loop, self._poll_loop, self._occurrence_loop):
+                        group.create_task(loop(http))
+            except ExceptionGroup as group:
+                troubles, others = group.split(_Trouble)
+                if troubles is None or others is not None:
+                    raise
+                raise troubles.exceptions[0] from None
+        except _Trouble as trouble:
+            forgotten = trouble.error == wire.UNREGISTERED
+            self._connected = trouble.answered
+            self._trouble = "" if forgotten else str(trouble)
+            self._publish()
+            self._failures += 1
+            if forgotten and self._failures == 1:
+                return
+            pause_s = min(FIRST_PAUSE_S * 2.0 ** min(self._failures, 20), LONGEST_PAUSE_S)
+            await asyncio.sleep(pause_s * random.uniform(0.75, 1.0))  # noqa: S311 - jitter is no secret
+
+    async def _register(self, http: httpx.AsyncClient) -> None:
+        answer = await self._exchange(http, "/v1/runs", self._registration)
+        cursor: int = answer["cursor"]
+        # Another labeler: the service was started with another model. A smaller cursor: with another store.
+        if answer["labeler_id"] != self._labeler_id or self._cursor is None or cursor < self._cursor:
+            self._labeler_id = answer["labeler_id"]
+            self._cursor = cursor
+        self._instance = answer["instance"]
+        self._status = wire.LabelerStatus()
+        self._ledger.some_lost()
+        self._flag_offers()
+
+    async def _offer_loop(self, http: httpx.AsyncClient) -> None:
+        while True:
+            await self._something_to_offer.wait()
+            older = not self._ledger.has_fresh
+            batch = self._ledger.next_backlog(self._status.room) if older else self._ledger.next_fresh()
+            body = {"run_id": self._registration["run_id"], "labeler_id": self._labeler_id}
+            answer = await self._exchange(http, "/v1/captions", body | {"captions": batch, "older": older})
+            self._ledger.offered(batch)
+            if answer["dropped"]:
+                self._ledger.some_lost()
+            self._learn(answer["known"], answer["status"])
+
+    async def _poll_loop(self, http: httpx.AsyncClient) -> None:
+        while True:
+            wait_s = BUSY_WAIT_S if self._ledger.pending else IDLE_WAIT_S
+            body = {"labeler_id": self._labeler_id, "after": self._cursor, "wait_s": wait_s}
+            answer = await self._exchange(http, "/v1/labels", body, wait_s=wait_s)
+            self._cursor = answer["cursor"]
+            self._learn(answer["updates"], answer["status"])
+            if len(answer["updates"]) < wire.MAX_UPDATES:
+                await asyncio.sleep(POLL_PAUSE_S)
+            while len(self._mailbox.updates) > MAX_UNREAD:  # noqa: ASYNC110 - `poll` must not pay for telling us
+                await asyncio.sleep(POLL_PAUSE_S)
+
+    async def _occurrence_loop(self, http: httpx.AsyncClient) -> None:
+        while True:
+            await self._something_seen.wait()
+            self._hurry.clear()
+            items = list(itertools.islice(self._occurrences.values(), MAX_OFFER))
+            rows = [wire.occurrence_to_wire(item) for item in items]
+            body = {"run_id": self._registration["run_id"], "occurrences": rows}
+            await self._exchange(http, "/v1/occurrences", body)
+            for item in items:
+                if self._occurrences.get(item.caption) is item:  # no newer totals came meanwhile
+                    del self._occurrences[item.caption]
+            if not self._occurrences:
+                self._something_seen.clear()
+            self._tell_progress()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), OCCURRENCES_PAUSE_S)
+
+    async def _exchange(
+        self, http: httpx.AsyncClient, path: str, body: Mapping[str, Any], *, wait_s: float = 0.0
+    ) -> dict[str, Any]:
+        try:
+            response = await http.post(path, content=wire.pack(body), timeout=TIMEOUT_S + wait_s)
+        except httpx.TimeoutException as error:
+            message = f"The annotator at {self._url} does not answer in time; trying again."
+            raise _Trouble(message, answered=False) from error
+        except httpx.HTTPError as error:
+            raise _Trouble(
+                f"Nothing answers at {self._url} ({str(error) or type(error).__name__}). Captions wait; if the "
+                "annotator does not come back by itself, start it (`oni serve`) or correct annotator.url.",
+                answered=False,
+            ) from error
+        if not response.is_success:
+            raise self._refused(response)
+        try:
+            answer = wire.unpack(response.content)
+            instance = answer["instance"]
+        except (ValueError, KeyError) as error:
+            message = f"What answers at {self._url} is no annotator: check annotator.url."
+            raise _Trouble(message, answered=True) from error
+        if path != "/v1/runs":
+            if instance != self._instance:
+                raise _Trouble("The annotator was restarted.", answered=True, error=wire.UNREGISTERED)
+            self._failures = 0
+            self._connected, self._trouble = True, ""
+        return answer
+
+    def _refused(self, response: httpx.Response) -> _Trouble:
+        try:
+            said: dict[str, Any] = response.json()
+            return _Trouble(said["message"], answered=True, error=said["error"])
+        except (ValueError, KeyError, TypeError):
+            message = f"{self._url} answers with HTTP status {response.status_code}: check annotator.url."
+            return _Trouble(message, answered=True)
+
+    def _learn(self, rows: list[Any], status: Mapping[str, Any]) -> None:
+        ledger = self._ledger
+        self._mailbox.updates.extend(ledger.learn(map(wire.update_from_wire, rows), time.monotonic()))
+        before, self._status = self._status, wire.LabelerStatus.from_wire(status)
+        if self._status.dropped > before.dropped:
+            ledger.some_lost()
+        self._flag_offers()
+        self._publish()
+        self._tell_progress()
+
+    def _flag_offers(self) -> None:
+        if self._ledger.has_fresh or (self._ledger.has_backlog and self._status.room):
+            self._something_to_offer.set()
+        else:
+            self._something_to_offer.clear()
+
+    def _publish(self) -> None:
+        self._mailbox.health = ClientHealth(
+            connected=self._connected,
+            message=self._trouble or self._status.problem,
+            queued=self._ledger.pending,
+            in_flight=self._status.in_flight if self._connected else 0,
+            labelled=self._ledger.answered(LabelStatus.LABELLED),
+            failed=self._ledger.answered(LabelStatus.FAILED),
+            unparsed=self._ledger.answered(LabelStatus.UNPARSED),
+            dropped=self._status.dropped + self._ledger.dropped + self._mailbox.dropped_captions,
+            requests=self._status.requests,
+            labels_per_s=self._status.labels_per_s if self._connected else 0.0,
+        )
+
+    def _tell_progress(self) -> None:
+        self._progress.set()
+        self._progress = asyncio.Event()
+
+    async def _next_progress(self) -> None:
+        await self._progress.wait()

@@ -1,0 +1,86 @@
+"""Settings of the annotator: frozen dataclasses whose annotations carry the allowed ranges.
+
+`oni` checks them with pydantic when it reads a YAML file or the command line. API keys are never a setting: only
+the *name* of the environment variable that holds one is.
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+PositiveInt = Annotated[int, Gt(0)]
+PositiveSeconds = Annotated[float, Gt(0)]
+
+
+@dataclass(frozen=True)
+class BackendConfig:
+    """Which model answers, and how it is reached."""
+
+    kind: str = "llama-cpp"
+    """Registry name: see `oni backends`."""
+    model: str | None = None
+    """Model name at the server; for llama-cpp the path of a GGUF file (default: SmolLM2-135M-Instruct)."""
+    base_url: str | None = None
+    """Address of an OpenAI-compatible server, for example http://127.0.0.1:8000/v1 (openai)."""
+    api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the API key; unset means no key."""
+    api: Literal["chat", "completions"] = "chat"
+    """Which endpoint of an OpenAI-compatible server is asked (llama-cpp always uses completions)."""
+    timeout_s: PositiveSeconds = 60.0
+    """Seconds before a request counts as lost."""
+    max_concurrent: PositiveInt = 4
+    """Requests in flight at once."""
+    nice: Annotated[int, Ge(0), Le(19)] = 10
+    """Scheduling niceness of the embedded model, so that it yields to training (llama-cpp)."""
+    threads: PositiveInt | None = None
+    """CPU threads of the embedded model, default one per core (llama-cpp)."""
+    options: dict[str, str | int | float | bool] = field(default_factory=dict)
+    """Settings of one kind of backend alone, for example those of `scripted`."""
+
+
+@dataclass(frozen=True)
+class LabelerConfig:
+    """What is asked: a goal in plain words, a prompt, and how the answer is read."""
+
+    goal: str = "minigrid"
+    """Name of a goal file that ships with the package, a path to a YAML file, or the goal itself as a sentence."""
+    prompt: str = "progress"
+    """Name of a prompt file that ships with the package, or a path to a YAML file."""
+    method: Literal["choice"] = "choice"
+    """How the answer is read: `choice` compares the log-probabilities of the two answer words."""
+    threshold: float = 0.0
+    """A caption is helpful if its score (log-odds in nats) is above this."""
+    calibration: Literal["none", "content_free"] = "none"
+    """`content_free` subtracts the score of captions that say nothing (arXiv 2102.09690); measure before use."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How captions wait and how failures are retried."""
+
+    max_queue: PositiveInt = 10_000
+    """Captions waiting at most; beyond it the oldest are dropped and counted, and the trainer offers them again."""
+    max_attempts: PositiveInt = 5
+    """Times that one caption is asked before it is stored as failed."""
+    backoff_s: PositiveSeconds = 0.5
+    """First pause after a failure; doubles each time, with jitter."""
+    max_backoff_s: PositiveSeconds = 30.0
+    """Longest pause between two attempts."""
+    retry_failed_s: PositiveSeconds = 300.0
+    """Seconds after which a caption stored as failed or unparsed may be asked again when it is offered again."""
+
+
+@dataclass(frozen=True)
+class AnnotatorConfig:
+    """The annotator of a run."""
+
+    url: str | None = None
+    """Join the annotator that runs at this address (`oni serve`); by default the run starts its own."""
+    token_env: str = "ONI_ANNOTATOR_TOKEN"  # noqa: S105 - the name of a variable, not a secret
+    """Environment variable that holds the token of a shared annotator."""
+    backend: BackendConfig = BackendConfig()
+    labeler: LabelerConfig = LabelerConfig()
+    engine: EngineConfig = EngineConfig()
+    drain_s: Annotated[float, Ge(0)] = 0.0
+    """Seconds to wait at the end of a run for captions that are still queued."""

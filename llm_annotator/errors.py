@@ -1,0 +1,79 @@
+"""Errors of the annotator.
+
+AnnotatorError
+├── ConfigError             a goal, prompt or setting cannot be used
+├── StoreError              the SQLite store cannot be used
+│   ├── StoreNewerSchema    written by a later version of oni-jax
+│   ├── StoreCorrupt        not a store, or damaged
+│   └── StoreFull           the disk is full or the file is read-only
+├── ServiceError            the annotator service cannot be started or reached
+│   └── PortInUse
+└── BackendError            one request to an LLM did not give an answer
+    ├── BackendUnreachable  nothing answers at the address, or the connection broke (retried)
+    ├── BackendOverloaded   429 or 503, or a time-out (retried, after `retry_after_s`)
+    ├── BackendRejected     the server refused: wrong key, unknown model, bad request (not retried soon)
+    └── BackendAnswerInvalid  the answer is not what the API promises: truncated or garbled (retried)
+"""
+
+
+class AnnotatorError(Exception):
+    """Base of every error that this package raises on purpose. The message says what to do."""
+
+
+class ConfigError(AnnotatorError):
+    """A goal, a prompt or a setting cannot be used."""
+
+
+class StoreError(AnnotatorError):
+    """The store cannot be used."""
+
+
+class StoreNewerSchema(StoreError):
+    """The store was written by a later version of oni-jax."""
+
+
+class StoreCorrupt(StoreError):
+    """The file is not a store, or is damaged."""
+
+
+class StoreFull(StoreError):
+    """The store cannot be written: the disk is full or the file is read-only."""
+
+
+class ServiceError(AnnotatorError):
+    """The annotator service cannot be started or reached."""
+
+
+class PortInUse(ServiceError):
+    """Another process listens at the address that the service was told to use."""
+
+
+class BackendError(AnnotatorError):
+    """One request to an LLM did not give an answer.
+
+    The backend says what kind of failure it was; the engine alone decides whether to ask again.
+    """
+
+    retryable = True
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class BackendUnreachable(BackendError):
+    """Nothing answers at the address, or the connection broke."""
+
+
+class BackendOverloaded(BackendError):
+    """The server said that it is busy (429, 503) or did not answer in time."""
+
+
+class BackendRejected(BackendError):
+    """The server refused the request: wrong key, unknown model, malformed request."""
+
+    retryable = False
+
+
+class BackendAnswerInvalid(BackendError):
+    """The answer is not what the API promises: truncated, garbled, empty."""

@@ -1,0 +1,91 @@
+"""When a backend may be asked: paces questions while it is down, overloaded or refuses."""
+
+import random
+from collections.abc import Callable
+
+from llm_annotator.config import EngineConfig
+from llm_annotator.errors import BackendError, BackendOverloaded, BackendRejected, BackendUnreachable
+
+
+def backoff_s(failures: int, config: EngineConfig, draw: Callable[[], float] = random.random) -> float:
+    """Returns the pause after so many failures in a row, in seconds.
+
+    It doubles from `config.backoff_s` up to `config.max_backoff_s`, and a quarter of it is random, so that many
+    clients of one server do not come back in step.
+    """
+    longest = min(config.backoff_s * 2.0 ** min(failures - 1, 30), config.max_backoff_s)
+    return longest * (0.75 + 0.25 * draw())
+
+
+class BackendGate:
+    """Open while the backend answers; after a fault it lets one question through at a time, at a growing pace.
+
+    A fault here is the backend's own: unreachable, overloaded, or refusing. Many requests in flight fail together, so
+    only the first fault of a burst lengthens the pause; `begin` hands out the ticket by which the others are known.
+    """
+
+    def __init__(self, config: EngineConfig, *, clock: Callable[[], float], draw: Callable[[], float]) -> None:
+        self._config = config
+        self._clock = clock
+        self._draw = draw
+        self._generation = 0
+        self._failures = 0
+        self._resume_at = 0.0
+        self._probing = False
+        self.problem = ""
+        """What is wrong and what to do, in words; empty while the backend answers."""
+
+    def delay_s(self) -> float | None:
+        """Returns the seconds until the next question may go out; None until the one under way has ended."""
+        if self._probing:
+            return None
+        return max(0.0, self._resume_at - self._clock())
+
+    def begin(self) -> int:
+        """Notes that a question goes out; returns its ticket."""
+        self._probing = self._failures > 0
+        return self._generation
+
+    def answered(self, ticket: int) -> None:
+        """Notes that the backend answered: it is open again, unless the question is older than the fault."""
+        if ticket == self._generation and self._failures:
+            self._failures = 0
+            self._probing = False
+            self._generation += 1
+            self.problem = ""
+
+    def faulted(self, ticket: int, error: BackendError) -> None:
+        """Notes a fault of the backend: the next question waits, at least as long as the server asked for."""
+        now = self._clock()
+        if ticket == self._generation:
+            self._failures += 1
+            self._generation += 1
+            self._probing = False
+            self._resume_at = now + backoff_s(self._failures, self._config, self._draw)
+            self.problem = explain(error)
+        if error.retry_after_s is not None:
+            self._resume_at = max(self._resume_at, now + error.retry_after_s)
+
+    def abandoned(self, ticket: int) -> None:
+        """Notes that a question ended without showing anything about the backend."""
+        if ticket == self._generation:
+            self._probing = False
+
+
+def explain(error: BackendError) -> str:
+    """Returns what is wrong with the backend and what to do about it, as one sentence."""
+    said = str(error).strip().rstrip(".") or type(error).__name__
+    match error:
+        case BackendUnreachable():
+            return (
+                f"The LLM cannot be reached: {said}. Start its server or correct backend.base_url; labels resume then."
+            )
+        case BackendOverloaded():
+            return f"The LLM is overloaded: {said}. Asking more slowly; lower backend.max_concurrent if this lasts."
+        case BackendRejected():
+            return (
+                f"The LLM's server refuses to answer: {said}. Check backend.model and the key in the environment "
+                "variable that backend.api_key_env names."
+            )
+        case _:
+            return f"The LLM's answers cannot be used: {said}."

@@ -1,0 +1,99 @@
+"""What the engine works on: jobs, and the counts that it keeps of them."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from llm_annotator.labeler import Labeler
+from llm_annotator.store.records import AnnotationRecord
+from llm_annotator.types import Completion, Judgement
+
+JobKey = tuple[str, int]
+
+
+@dataclass(kw_only=True, eq=False)
+class Job:
+    """One caption that one labeler is to answer, until it has."""
+
+    labeler: Labeler
+    caption_id: int
+    caption: bytes
+    requests: int = 0
+    attempts: int = 0
+    """Failures that count against the caption."""
+    answers_at_fault: int | None = None
+    """How many answers the backend had given when it last faulted on this caption."""
+
+    @property
+    def key(self) -> JobKey:
+        """What no two open jobs share."""
+        return (self.labeler.id, self.caption_id)
+
+    def record(
+        self, judgement: Judgement, completion: Completion | None, *, backend: str, created_at: float
+    ) -> AnnotationRecord:
+        """Returns what is kept of the outcome. Without a completion, the question stands in for what was sent."""
+        if completion is None:
+            completion = self._unanswered()
+            answer = None
+        else:
+            answer = completion.text
+        return AnnotationRecord(
+            labeler_id=self.labeler.id,
+            caption_id=self.caption_id,
+            status=judgement.status,
+            helpful=judgement.helpful,
+            p_helpful=judgement.p_helpful,
+            score=judgement.score,
+            prompt_prefix=completion.sent_prefix,
+            prompt_suffix=completion.sent_suffix,
+            answer=answer,
+            logprobs=completion.logprobs,
+            model=completion.model,
+            backend=backend,
+            tokens_in=completion.tokens_in,
+            tokens_out=completion.tokens_out,
+            latency_s=completion.latency_s if answer is not None else None,
+            attempts=self.requests,
+            detail=judgement.detail,
+            created_at=created_at,
+        )
+
+    def _unanswered(self) -> Completion:
+        """Returns the question of a caption that got no answer, for its record."""
+        request = self.labeler.request(self.caption)
+        return Completion(
+            sent_prefix=request.text_prefix,
+            sent_suffix=request.text_suffix,
+            text="",
+            logprobs=None,
+            model=self.labeler.model,
+            tokens_in=None,
+            tokens_out=None,
+            latency_s=0.0,
+        )
+
+
+@dataclass(kw_only=True)
+class LabelerCounts:
+    """What one labeler has to do and has done since the service started.
+
+    queued, in_flight: captions waiting and being asked. labelled, failed, unparsed: outcomes. dropped: captions that
+    fell out of the full queue. requests: questions sent. failures: failed requests by the error's name.
+    """
+
+    queued: int = 0
+    in_flight: int = 0
+    labelled: int = 0
+    failed: int = 0
+    unparsed: int = 0
+    dropped: int = 0
+    requests: int = 0
+    failures: Counter[str] = field(default_factory=Counter[str])
+
+
+class Offer(NamedTuple):
+    """What became of captions offered: newly queued; dropped (the oldest, of any offer) or not taken, lacking room."""
+
+    accepted: int
+    dropped: int

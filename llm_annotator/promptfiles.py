@@ -1,0 +1,146 @@
+"""Goal and prompt files: YAML that ships with the package, or that a user wrote."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from llm_annotator.choices import unknown_name
+from llm_annotator.config import LabelerConfig
+from llm_annotator.errors import ConfigError
+from llm_annotator.spec import Example, LabelerSpec
+
+_PACKAGE = Path(__file__).parent
+_ENDINGS = (".yaml", ".yml")
+
+PROMPT_TEMPLATES = ("text_header", "text_example", "text_question", "chat_system", "chat_question")
+
+
+def resolve_labeler(config: LabelerConfig) -> LabelerSpec:
+    """Returns the labeler that the settings describe, goal and prompt files read.
+
+    Raises:
+        ConfigError: no goal or prompt of that name (the message lists what there is), or a file that cannot be used.
+    """
+    return LabelerSpec(
+        goal=load_goal(config.goal),
+        **load_prompt(config.prompt),
+        method=config.method,
+        threshold=config.threshold,
+        calibration=config.calibration,
+    )
+
+
+def names(kind: str) -> list[str]:
+    """Returns the names of the packaged files; `kind` is "goals" or "prompts"."""
+    return sorted(path.stem for path in (_PACKAGE / kind).glob("*.yaml"))
+
+
+def load_goal(goal: str) -> str:
+    """Returns the goal as a sentence: of a packaged file, of a YAML file with the key `goal`, or as it was given.
+
+    Raises:
+        ConfigError: a single word that names no packaged goal, or a file that cannot be used.
+    """
+    path = _find("goals", goal)
+    if path is not None:
+        return _text(_read(path, required=("goal",), optional=("description",)), "goal", path)
+    if len(goal.split()) > 1:
+        return " ".join(goal.split())
+    hint = " (or give a path to a YAML file, or the goal itself as a sentence of several words)"
+    raise ConfigError(unknown_name("goal", goal, names("goals"), hint=hint))
+
+
+def load_prompt(prompt: str) -> dict[str, Any]:
+    """Returns the fields of `LabelerSpec` that a prompt file gives.
+
+    Raises:
+        ConfigError: no such prompt, a missing or unknown key, an answer that is neither of the two words, or a
+            question without `{caption}`.
+    """
+    path = _find("prompts", prompt)
+    if path is None:
+        hint = " (or give a path to a YAML file)"
+        raise ConfigError(unknown_name("prompt", prompt, names("prompts"), hint=hint))
+    required = ("instruction", "positive", "negative", *PROMPT_TEMPLATES)
+    content = _read(path, required=required, optional=("description", "example_goal", "examples", "max_caption_chars"))
+    fields: dict[str, Any] = {name: _text(content, name, path) for name in required if name not in PROMPT_TEMPLATES}
+    # Templates are taken as they stand: their last line end is a part of the prompt.
+    fields |= {name: _template(content, name, path) for name in PROMPT_TEMPLATES}
+    for name in ("positive", "negative"):
+        if len(fields[name].split()) != 1:
+            raise ConfigError(f"{path}: {name!r} must be a single word, not {fields[name]!r}")
+    if fields["positive"].casefold() == fields["negative"].casefold():
+        raise ConfigError(f"{path}: 'positive' and 'negative' are the same word")
+    for name in ("text_question", "chat_question"):
+        if fields[name].count("{caption}") != 1:
+            raise ConfigError(f"{path}: {name!r} must hold {{caption}} exactly once")
+    fields["examples"] = _examples(content.get("examples") or [], (fields["positive"], fields["negative"]), path)
+    fields["example_goal"] = str(content.get("example_goal", "")).strip()
+    if "max_caption_chars" in content:
+        fields["max_caption_chars"] = _count(content["max_caption_chars"], path)
+    return fields
+
+
+def _examples(content: Any, words: tuple[str, str], path: Path) -> tuple[Example, ...]:
+    if not isinstance(content, list):
+        raise ConfigError(f"{path}: 'examples' must be a list of caption and answer")
+    found: list[Example] = []
+    for number, item in enumerate(content, start=1):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        if not isinstance(item, Mapping) or set(item) != {"caption", "answer"}:  # pyright: ignore[reportUnknownArgumentType]
+            raise ConfigError(f"{path}: example {number} must have the keys 'caption' and 'answer' and no other")
+        example = Example(str(item["caption"]), str(item["answer"]))  # pyright: ignore[reportUnknownArgumentType]
+        if example.answer not in words:
+            raise ConfigError(
+                f"{path}: the answer of example {number} is {example.answer!r}, neither {words[0]!r} nor {words[1]!r}"
+            )
+        found.append(example)
+    return tuple(found)
+
+
+def _count(value: str, path: Path) -> int:
+    if not value.isdecimal() or int(value) < 8:
+        raise ConfigError(f"{path}: 'max_caption_chars' must be a whole number of at least 8, not {value!r}")
+    return int(value)
+
+
+def _find(kind: str, name: str) -> Path | None:
+    if name in names(kind):
+        return _PACKAGE / kind / f"{name}.yaml"
+    if not name.endswith(_ENDINGS):
+        return None
+    path = Path(name).expanduser()
+    if not path.is_file():
+        raise ConfigError(f"there is no file {name!r}; the {kind} that ship with the package: {', '.join(names(kind))}")
+    return path
+
+
+def _read(path: Path, *, required: tuple[str, ...], optional: tuple[str, ...]) -> Mapping[str, Any]:
+    try:
+        # BaseLoader: every value is a string. YAML would otherwise read the answers yes and no as booleans.
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - builds no objects
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}") from error
+    if not isinstance(content, Mapping):
+        raise ConfigError(f"{path}: expected the keys {', '.join(required)}")
+    keys = {str(key) for key in content}  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+    for key in keys - {*required, *optional}:
+        raise ConfigError(f"{path}: {unknown_name('key', key, [*required, *optional])}")
+    if missing := [key for key in required if key not in keys]:
+        raise ConfigError(f"{path}: missing {', '.join(missing)}")
+    return content  # pyright: ignore[reportUnknownVariableType]
+
+
+def _template(content: Mapping[str, Any], key: str, path: Path) -> str:
+    value = content[key]
+    if not isinstance(value, str):
+        raise ConfigError(f"{path}: {key!r} must be text")
+    return value
+
+
+def _text(content: Mapping[str, Any], key: str, path: Path) -> str:
+    value = content[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError(f"{path}: {key!r} must be text and not empty")
+    return " ".join(value.split())

@@ -1,0 +1,268 @@
+"""The annotator's process: `python -m llm_annotator.service`, which a run starts for itself, and `oni serve`.
+
+On standard output it writes one line of JSON: {"ready": true, "url": ...}, or {"error": class, "message": text} if it
+cannot start. Logs go to standard error. SIGTERM and SIGINT end it in order.
+"""
+
+import argparse
+import asyncio
+import errno
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+from llm_annotator.backends import create_backend
+from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
+from llm_annotator.errors import AnnotatorError, ConfigError, PortInUse, ServiceError, StoreError
+from llm_annotator.store.writer import Store
+
+_log = logging.getLogger(__name__)
+
+EXIT_FAILED = 1
+
+PARENT_CHECK_S = 0.5
+"""How often a supervised service looks whether the process that started it is still there."""
+
+LAST_WORDS_S = 5.0
+"""Time that a service has to end in order once its parent is gone."""
+
+
+def serve(
+    store: Path,
+    host: str,
+    port: int,
+    config: AnnotatorConfig,
+    token_env: str | None = None,
+    *,
+    on_ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serves an annotator until SIGTERM or SIGINT.
+
+    port: 0 takes a free one.
+    token_env: environment variable that holds the token, default `config.token_env`. An address that other machines
+        can reach needs one.
+    on_ready: called with the service's URL once it takes requests.
+
+    Raises:
+        ServiceError: `PortInUse`; no token for an address other than loopback; another annotator uses the store.
+        StoreError: the store cannot be used; the class and the message say why.
+        ConfigError: a backend that does not exist or cannot be set up.
+    """
+    from llm_annotator.app import is_loopback
+
+    token = os.environ.get(token_env or config.token_env)
+    if not is_loopback(host) and not token:
+        raise ServiceError(
+            f"{host} can be reached from other machines: set a token in the environment variable "
+            f"{token_env or config.token_env}, or serve on 127.0.0.1"
+        )
+    with _listen(host, port) as listener:
+        _serve(store, listener, config, token=token, on_ready=on_ready)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise ServiceError(f"{host} is no address of this machine: {error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            raise PortInUse(
+                f"another process listens on {host}:{port}: end it, or choose another port (0 takes a free one)"
+            ) from error
+        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}") from error
+    return listener
+
+
+def _serve(
+    path: Path,
+    listener: socket.socket,
+    config: AnnotatorConfig,
+    *,
+    token: str | None,
+    on_ready: Callable[[str], None] | None,
+) -> None:
+    create_backend(config.backend)  # what cannot work at all is said now; the annotator makes its own when it opens it
+    with _exclusive(path):
+        store = Store(path)
+        asyncio.run(_run(store, listener, config, token=token, on_ready=on_ready))
+
+
+@contextmanager
+def _exclusive(path: Path) -> Generator[None]:
+    """Holds the store for this process alone: two annotators would ask everything twice.
+
+    The kernel lets go of the lock when the process ends, however it ends.
+    """
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = lock_path.open("a")
+    except OSError as error:
+        raise StoreError(f"{lock_path} cannot be written ({error.strerror}): check the folder's permissions") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ServiceError(
+                f"another annotator uses {path}: let this run join it by its URL (annotator.url), or end it"
+            ) from error
+        yield
+
+
+async def _run(
+    store: Store,
+    listener: socket.socket,
+    config: AnnotatorConfig,
+    *,
+    token: str | None,
+    on_ready: Callable[[str], None] | None,
+) -> None:
+    import uvicorn
+
+    from llm_annotator.annotator import Annotator
+    from llm_annotator.app import build_app, is_loopback
+
+    host, port = listener.getsockname()[:2]
+    redact = _redactor(config, token)
+    annotator = Annotator(store, config, lambda: create_backend(config.backend), redact=redact)
+    app = build_app(annotator, token=token, loopback_only=is_loopback(host))
+    settings = uvicorn.Config(
+        app,
+        lifespan="off",
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        timeout_graceful_shutdown=3,
+        server_header=False,
+    )
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Generator[None]:
+            yield  # uvicorn would end this process by the signal itself; ours ends in order, below
+
+    server = Server(settings)
+
+    def stop() -> None:
+        annotator.stop_waiting()
+        server.should_exit = True
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop)
+    async with annotator.running():
+        if on_ready is not None:
+            on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
+        await server.serve(sockets=[listener])
+
+
+def _redactor(config: AnnotatorConfig, token: str | None) -> Callable[[str], str]:
+    """Returns a function that blots out the key and the token: servers like to repeat a key that they refuse."""
+    secrets = [secret for secret in (os.environ.get(config.backend.api_key_env), token) if secret]
+
+    def redact(text: str) -> str:
+        for secret in secrets:
+            text = text.replace(secret, "***")
+        return text
+
+    return redact
+
+
+def config_from_json(text: str) -> AnnotatorConfig:
+    """Returns the settings that `dataclasses.asdict` and `json.dumps` wrote.
+
+    Raises:
+        ConfigError: not JSON, or fields that there are none of.
+    """
+    try:
+        fields: dict[str, Any] = json.loads(text)
+        backend = BackendConfig(**fields.pop("backend", {}))
+        labeler = LabelerConfig(**fields.pop("labeler", {}))
+        engine = EngineConfig(**fields.pop("engine", {}))
+        return AnnotatorConfig(backend=backend, labeler=labeler, engine=engine, **fields)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConfigError(f"the annotator's settings cannot be read: {error}") from error
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the service with the settings of the command line; returns the exit status."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    for noisy in ("httpx", "httpcore", "openai"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    if options.parent_pid is not None:
+        _end_with(options.parent_pid)
+    try:
+        config = config_from_json(options.config.read())
+        if options.fd is None:
+            serve(options.store, options.host, options.port, config, on_ready=_report_ready)
+        else:
+            listener = socket.socket(fileno=options.fd)
+            _serve(options.store, listener, config, token=None, on_ready=_report_ready)
+    except AnnotatorError as error:
+        _report({"error": type(error).__name__, "message": str(error)})
+        _log.error("%s", error)
+        return EXIT_FAILED
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m llm_annotator.service", description="Labels captions for runs.")
+    parser.add_argument("--config", type=_open_text, required=True, help="JSON file with the settings, - for stdin")
+    parser.add_argument("--store", type=Path, required=True, help="SQLite file, made if there is none")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--fd", type=int, help="listening socket that the parent process hands over")
+    parser.add_argument("--parent-pid", type=int, help="end when this process, the parent, has ended")
+    return parser.parse_args(arguments)
+
+
+def _open_text(name: str) -> TextIO:
+    return sys.stdin if name == "-" else Path(name).open(encoding="utf-8")
+
+
+def _report_ready(url: str) -> None:
+    _report({"ready": True, "url": url})
+
+
+def _report(line: dict[str, Any]) -> None:
+    print(json.dumps(line), flush=True)
+
+
+def _end_with(parent_pid: int) -> None:
+    """Ends this process soon after its parent, even one that was killed.
+
+    A thread that looks is used instead of PR_SET_PDEATHSIG: that signal comes when the *thread* that started the
+    service ends, and the supervisor restarts it from a thread of its own.
+    """
+
+    def watch() -> None:
+        while os.getppid() == parent_pid:
+            time.sleep(PARENT_CHECK_S)
+        _log.warning("the run that started this annotator has ended: ending too")
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(LAST_WORDS_S)
+        os._exit(EXIT_FAILED)
+
+    threading.Thread(target=watch, name="parent-watch", daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,305 @@
+"""Reading a store, for people and scripts. Works while a service writes; imports the standard library alone."""
+
+import json
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from llm_annotator.errors import StoreError
+from llm_annotator.store.connection import open_for_reading, store_errors
+from llm_annotator.store.records import (
+    CaptionHistory,
+    CaptionOrder,
+    CaptionRow,
+    LabelerRow,
+    RunOccurrence,
+    RunRow,
+    StatusFilter,
+    StoredAnnotation,
+    StoredOverride,
+    Totals,
+)
+from llm_annotator.types import LabelStatus
+
+_ORDERS: dict[CaptionOrder, str] = {
+    "count": "o.count DESC, c.id",
+    "reward": "o.reward_sum DESC, c.id",
+    "label": "l.helpful DESC NULLS LAST, l.score DESC NULLS LAST, c.id",
+    "newest": "c.id DESC",
+}
+
+_ONE_RUN = (
+    "(SELECT caption_id, count, episode_count, first_step, last_step, reward_sum FROM occurrences WHERE run_id = :run)"
+)
+_ALL_RUNS = """(SELECT caption_id, sum(count) AS count, sum(episode_count) AS episode_count,
+    min(first_step) AS first_step, max(last_step) AS last_step, sum(reward_sum) AS reward_sum
+    FROM occurrences GROUP BY caption_id)"""
+
+_CAPTIONS = """SELECT c.id, c.text, c.first_seen_at, coalesce(o.count, 0), o.episode_count, o.first_step,
+    o.last_step, coalesce(o.reward_sum, 0.0), l.status, l.helpful, l.p_helpful, l.score, l.source, l.updated_at
+    FROM captions c {join} {occurrences} o ON o.caption_id = c.id
+    LEFT JOIN labels l ON l.caption_id = c.id AND l.labeler_id = :labeler
+    WHERE {conditions} ORDER BY {order} LIMIT :limit OFFSET :offset"""
+
+_ANNOTATIONS = """SELECT a.id, a.labeler_id, a.status, a.helpful, a.p_helpful, a.score, p.text || a.prompt_suffix,
+    a.answer, a.logprobs, a.model, a.backend, a.tokens_in, a.tokens_out, a.latency_s, a.attempts, a.detail,
+    a.created_at, l.annotation_id IS a.id AND l.source = 'llm'
+    FROM annotations a JOIN prompt_prefixes p ON p.id = a.prompt_prefix_id
+    LEFT JOIN labels l ON l.labeler_id = a.labeler_id AND l.caption_id = a.caption_id
+    WHERE a.caption_id = ? ORDER BY a.id"""
+
+_LABELERS = """SELECT b.id, b.model, b.spec, b.created_at,
+    count(*) FILTER (WHERE l.status = 'labelled'), count(*) FILTER (WHERE l.helpful = 1),
+    count(*) FILTER (WHERE l.status = 'unparsed'), count(*) FILTER (WHERE l.status = 'failed'),
+    count(*) FILTER (WHERE l.source = 'human')
+    FROM labelers b LEFT JOIN labels l ON l.labeler_id = b.id GROUP BY b.id ORDER BY b.created_at, b.id"""
+
+
+class StoreReader:
+    """An annotation store, open for reading.
+
+    Opening and every method raise `StoreError`, whose message says what to do (no such file, damaged, newer schema).
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._connection = open_for_reading(self.path)
+        self._connection.create_function("holds", 2, _holds, deterministic=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._connection.close()
+
+    def captions(
+        self,
+        *,
+        run_id: str | None = None,
+        labeler_id: str | None = None,
+        status: StatusFilter | None = None,
+        helpful: bool | None = None,
+        text: str | bytes | None = None,
+        order_by: CaptionOrder = "count",
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[CaptionRow]:
+        """Returns captions with what they earned and the label in force.
+
+        run_id: only captions that came up in this run, with its totals; None: all captions, totals of all runs.
+        labeler_id: whose labels; None: the labeler that the run (or the newest run) used last.
+        status: "unlabelled" means that the labeler never answered.
+        text: only captions that hold this, upper and lower case of ASCII letters alike.
+        order_by: "label" puts helpful captions first, the surest first; "newest" the one first seen last.
+        """
+        labeler_id = labeler_id or self._default_labeler(run_id)
+        conditions = ["1"]
+        if status == "unlabelled":
+            conditions.append("l.status IS NULL")
+        elif status is not None:
+            conditions.append("l.status = :status")
+        if helpful is not None:
+            conditions.append("l.helpful = :helpful")
+        if text is not None:
+            conditions.append("holds(c.text, :text)")
+        query = _CAPTIONS.format(
+            join="LEFT JOIN" if run_id is None else "JOIN",
+            occurrences=_ALL_RUNS if run_id is None else _ONE_RUN,
+            conditions=" AND ".join(conditions),
+            order=_ORDERS[order_by],
+        )
+        values = {
+            "run": run_id,
+            "labeler": labeler_id,
+            "status": status,
+            "helpful": helpful,
+            "text": (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text or b"").lower(),
+            "limit": limit,
+            "offset": offset,
+        }
+        return [_caption_row(row, labeler_id) for row in self._rows(query, values)]
+
+    def history(self, caption_id: int) -> CaptionHistory:
+        """Returns everything known of one caption.
+
+        Raises:
+            StoreError: no such caption.
+        """
+        with self._snapshot():
+            found = self._rows("SELECT text, first_seen_at FROM captions WHERE id = ?", (caption_id,))
+            if not found:
+                raise StoreError(f"{self.path} holds no caption {caption_id}")
+            overrides = self._rows(
+                "SELECT id, labeler_id, helpful, note, author, created_at, revoked_at FROM overrides"
+                " WHERE caption_id = ? ORDER BY id",
+                (caption_id,),
+            )
+            occurrences = self._rows(
+                "SELECT r.id, r.name, o.count, o.episode_count, o.first_step, o.last_step, o.reward_sum"
+                " FROM occurrences o JOIN runs r ON r.id = o.run_id WHERE o.caption_id = ? ORDER BY r.created_at",
+                (caption_id,),
+            )
+            annotations = self._rows(_ANNOTATIONS, (caption_id,))
+        return CaptionHistory(
+            caption_id=caption_id,
+            text=found[0][0],
+            first_seen_at=found[0][1],
+            annotations=tuple(_annotation(row) for row in annotations),
+            overrides=tuple(_override(row) for row in overrides),
+            occurrences=tuple(_occurrence(row) for row in occurrences),
+        )
+
+    def find(self, caption: bytes) -> int | None:
+        """Returns the id of a caption, None if it was never seen."""
+        rows = self._rows("SELECT id FROM captions WHERE text = ?", (caption,))
+        return rows[0][0] if rows else None
+
+    def totals(self) -> Totals:
+        """Returns the size of the store and what it cost."""
+        row = self._rows(
+            "SELECT (SELECT count(*) FROM captions), count(*), (SELECT count(*) FROM overrides),"
+            " (SELECT count(*) FROM runs), (SELECT count(*) FROM labelers),"
+            " coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0), avg(latency_s) FROM annotations"
+        )[0]
+        names = ("captions", "annotations", "overrides", "runs", "labelers", "tokens_in", "tokens_out", "latency_s")
+        return Totals(**dict(zip(names, row, strict=True)))
+
+    def runs(self) -> list[RunRow]:
+        """Returns the runs that used this store, oldest first."""
+        rows = self._rows(
+            "SELECT r.id, r.name, r.goal, r.config, r.labeler_id, r.created_at,"
+            " (SELECT count(*) FROM occurrences o WHERE o.run_id = r.id) FROM runs r ORDER BY r.created_at, r.id"
+        )
+        return [
+            RunRow(
+                run_id=run_id,
+                name=name,
+                goal=goal,
+                config=json.loads(config),
+                labeler_id=labeler_id,
+                created_at=created_at,
+                captions=captions,
+            )
+            for run_id, name, goal, config, labeler_id, created_at, captions in rows
+        ]
+
+    def labelers(self) -> list[LabelerRow]:
+        """Returns the labelers and how their answers fell out, oldest first."""
+        return [
+            LabelerRow(
+                labeler_id=labeler_id,
+                model=model,
+                spec=json.loads(spec),
+                created_at=created_at,
+                labelled=counts[0],
+                helpful=counts[1],
+                unparsed=counts[2],
+                failed=counts[3],
+                overruled=counts[4],
+            )
+            for labeler_id, model, spec, created_at, *counts in self._rows(_LABELERS)
+        ]
+
+    def _default_labeler(self, run_id: str | None) -> str | None:
+        rows = self._rows(
+            "SELECT labeler_id FROM runs WHERE :run IS NULL OR id = :run ORDER BY created_at DESC LIMIT 1",
+            {"run": run_id},
+        ) or self._rows("SELECT id FROM labelers ORDER BY created_at DESC LIMIT 1")
+        return rows[0][0] if rows else None
+
+    @contextmanager
+    def _snapshot(self) -> Generator[None]:
+        """All queries inside see the same moment, whatever the service writes meanwhile."""
+        with store_errors(self.path):
+            self._connection.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._connection.rollback()
+
+    def _rows(self, query: str, values: dict[str, Any] | tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+        with store_errors(self.path):
+            return self._connection.execute(query, values).fetchall()
+
+
+def _holds(text: bytes, needle: bytes) -> bool:
+    return needle in text.lower()
+
+
+def _maybe_bool(value: int | None) -> bool | None:
+    return None if value is None else bool(value)
+
+
+def _caption_row(row: tuple[Any, ...], labeler_id: str | None) -> CaptionRow:
+    return CaptionRow(
+        caption_id=row[0],
+        text=row[1],
+        first_seen_at=row[2],
+        count=row[3],
+        episode_count=row[4],
+        first_step=row[5],
+        last_step=row[6],
+        reward_sum=row[7],
+        labeler_id=labeler_id,
+        status=None if row[8] is None else LabelStatus(row[8]),
+        helpful=_maybe_bool(row[9]),
+        p_helpful=row[10],
+        score=row[11],
+        source=row[12],
+        answered_at=row[13],
+    )
+
+
+def _annotation(row: tuple[Any, ...]) -> StoredAnnotation:
+    return StoredAnnotation(
+        annotation_id=row[0],
+        labeler_id=row[1],
+        status=LabelStatus(row[2]),
+        helpful=_maybe_bool(row[3]),
+        p_helpful=row[4],
+        score=row[5],
+        prompt=row[6],
+        answer=row[7],
+        logprobs=None if row[8] is None else json.loads(row[8]),
+        model=row[9],
+        backend=row[10],
+        tokens_in=row[11],
+        tokens_out=row[12],
+        latency_s=row[13],
+        attempts=row[14],
+        detail=row[15],
+        created_at=row[16],
+        in_force=bool(row[17]),
+    )
+
+
+def _override(row: tuple[Any, ...]) -> StoredOverride:
+    return StoredOverride(
+        override_id=row[0],
+        labeler_id=row[1],
+        helpful=bool(row[2]),
+        note=row[3],
+        author=row[4],
+        created_at=row[5],
+        revoked_at=row[6],
+    )
+
+
+def _occurrence(row: tuple[Any, ...]) -> RunOccurrence:
+    return RunOccurrence(
+        run_id=row[0],
+        run_name=row[1],
+        count=row[2],
+        episode_count=row[3],
+        first_step=row[4],
+        last_step=row[5],
+        reward_sum=row[6],
+    )

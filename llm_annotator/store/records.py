@@ -1,0 +1,194 @@
+"""Records that the store takes and gives back."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from llm_annotator.types import LabelStatus
+
+LabelSource = Literal["llm", "human"]
+CaptionOrder = Literal["count", "reward", "label", "newest"]
+StatusFilter = Literal["labelled", "unparsed", "failed", "unlabelled"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationRecord:
+    """One caption asked about once, retries included, and what came of it.
+
+    prompt_prefix, prompt_suffix: exactly what was sent; their concatenation is the whole prompt.
+    answer: the raw answer, None if none came.
+    logprobs: natural log-probability of the alternatives for the first answer token.
+    attempts: requests that it took, those included that the caption was not to blame for.
+    detail: why there is no label, empty if there is one.
+    created_at: seconds since 1970, UTC.
+    """
+
+    labeler_id: str
+    caption_id: int
+    status: LabelStatus
+    helpful: bool | None
+    p_helpful: float | None
+    score: float | None
+    prompt_prefix: str
+    prompt_suffix: str
+    answer: str | None
+    logprobs: Mapping[str, float] | None
+    model: str
+    backend: str
+    tokens_in: int | None
+    tokens_out: int | None
+    latency_s: float | None
+    attempts: int
+    detail: str
+    created_at: float
+
+
+class StoredLabel(NamedTuple):
+    """What is in force for one caption and one labeler.
+
+    asked: False if no annotation is kept (a person overruled before the LLM was asked, or took that back).
+    updated_at: seconds since 1970, UTC.
+    change: place in the sequence of all changes of this store.
+    """
+
+    caption: bytes
+    status: LabelStatus
+    helpful: bool | None
+    p_helpful: float | None
+    source: LabelSource
+    asked: bool
+    updated_at: float
+    change: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionRow:
+    """One caption: how often it came up, what it earned, and the label in force.
+
+    count, episode_count, reward_sum: totals of the run asked for, or of all runs.
+    status: None if the labeler has not answered yet.
+    labeler_id: whose label it is, None if the store holds no labeler.
+    answered_at: seconds since 1970, UTC.
+    """
+
+    caption_id: int
+    text: bytes
+    first_seen_at: float
+    count: int
+    episode_count: int | None
+    first_step: int | None
+    last_step: int | None
+    reward_sum: float
+    labeler_id: str | None
+    status: LabelStatus | None
+    helpful: bool | None
+    p_helpful: float | None
+    score: float | None
+    source: LabelSource | None
+    answered_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredAnnotation:
+    """One annotation as it is kept, whole. The fields are those of `AnnotationRecord`."""
+
+    annotation_id: int
+    labeler_id: str
+    status: LabelStatus
+    helpful: bool | None
+    p_helpful: float | None
+    score: float | None
+    prompt: str
+    answer: str | None
+    logprobs: Mapping[str, float] | None
+    model: str
+    backend: str
+    tokens_in: int | None
+    tokens_out: int | None
+    latency_s: float | None
+    attempts: int
+    detail: str
+    created_at: float
+    in_force: bool
+    """True for the one annotation whose label counts now."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredOverride:
+    """A person's verdict. It beats the LLM's label unless `revoked_at` is set; of several the newest counts."""
+
+    override_id: int
+    labeler_id: str
+    helpful: bool
+    note: str
+    author: str
+    created_at: float
+    revoked_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOccurrence:
+    """Where one caption came up in one run, totals since the run's start."""
+
+    run_id: str
+    run_name: str
+    count: int
+    episode_count: int | None
+    first_step: int
+    last_step: int
+    reward_sum: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionHistory:
+    """Everything that is known of one caption, annotations and overrides oldest first."""
+
+    caption_id: int
+    text: bytes
+    first_seen_at: float
+    annotations: tuple[StoredAnnotation, ...]
+    overrides: tuple[StoredOverride, ...]
+    occurrences: tuple[RunOccurrence, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRow:
+    """One run that used this store. `labeler_id` is the labeler that it used last."""
+
+    run_id: str
+    name: str
+    goal: str
+    config: Mapping[str, Any]
+    labeler_id: str | None
+    created_at: float
+    captions: int
+    """Distinct captions that came up in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelerRow:
+    """One labeler with the captions it answered, by status, and those a person overruled."""
+
+    labeler_id: str
+    model: str
+    spec: Mapping[str, Any]
+    created_at: float
+    labelled: int
+    helpful: int
+    unparsed: int
+    failed: int
+    overruled: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Totals:
+    """Size of a store. `latency_s` is the mean over the annotations that have one, None without any."""
+
+    captions: int
+    annotations: int
+    overrides: int
+    runs: int
+    labelers: int
+    tokens_in: int
+    tokens_out: int
+    latency_s: float | None

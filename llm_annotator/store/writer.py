@@ -1,0 +1,219 @@
+"""Writing to the store. One process owns a `Store`, and uses it from one thread at a time."""
+
+import json
+import sqlite3
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from llm_annotator.errors import StoreError
+from llm_annotator.store.connection import open_for_writing, store_errors
+from llm_annotator.store.records import AnnotationRecord, StoredLabel
+from llm_annotator.types import LabelStatus, Occurrence
+
+_LABEL = """SELECT text, status, helpful, p_helpful, source, annotation_id IS NOT NULL, updated_at, change
+    FROM labels JOIN captions ON captions.id = caption_id WHERE labeler_id = ? """
+
+_ADD_ANNOTATION = """INSERT INTO annotations (labeler_id, caption_id, status, helpful, p_helpful, score,
+    prompt_prefix_id, prompt_suffix, answer, logprobs, model, backend, tokens_in, tokens_out, latency_s, attempts,
+    detail, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+
+_UPSERT_OCCURRENCE = """INSERT INTO occurrences
+    (run_id, caption_id, count, episode_count, first_step, last_step, reward_sum) VALUES (?, ?, ?, ?, ?, ?, ?)
+    ON CONFLICT (run_id, caption_id) DO UPDATE SET count = excluded.count, episode_count = excluded.episode_count,
+    first_step = excluded.first_step, last_step = excluded.last_step, reward_sum = excluded.reward_sum"""
+
+
+class Store:
+    """The SQLite file, open for writing.
+
+    Every method that writes is one transaction: when it returns, what it wrote survives `kill -9`; when it raises,
+    it wrote nothing. Methods raise `StoreError` (full disk, damaged file, ...). Not for use by two threads at once.
+    """
+
+    def __init__(self, path: Path, *, wall_clock: Callable[[], float] = time.time) -> None:
+        self.path = path
+        self._wall_clock = wall_clock
+        self._prefix_ids: dict[str, int] = {}
+        self._connection = open_for_writing(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file; SQLite then folds the log into it."""
+        self._connection.close()
+
+    def add_labeler(self, labeler_id: str, spec: Mapping[str, Any], model: str) -> None:
+        """Keeps a labeler; known ones stay as they are."""
+        row = (labeler_id, json.dumps(spec), model, self._wall_clock())
+        with self._transaction() as connection:
+            connection.execute("INSERT OR IGNORE INTO labelers VALUES (?, ?, ?, ?)", row)
+
+    def add_run(self, run_id: str, name: str, config: Mapping[str, Any], *, labeler_id: str, goal: str) -> None:
+        """Keeps a run; of a known one everything but its creation time is replaced."""
+        row = (run_id, name, goal, json.dumps(config), labeler_id, self._wall_clock())
+        with self._transaction() as connection:
+            connection.execute(
+                "INSERT INTO runs VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET name = excluded.name,"
+                " goal = excluded.goal, config = excluded.config, labeler_id = excluded.labeler_id",
+                row,
+            )
+
+    def intern(self, captions: Sequence[bytes]) -> list[int]:
+        """Returns the id of each caption; new ones are kept."""
+        with self._transaction() as connection:
+            return self._intern(connection, captions)
+
+    def labels_of(self, labeler_id: str, caption_ids: Sequence[int]) -> list[StoredLabel | None]:
+        """Returns what is in force for each caption, None where the labeler never answered."""
+        query = _LABEL + "AND caption_id = ?"
+        with store_errors(self.path):
+            rows = [self._connection.execute(query, (labeler_id, key)).fetchone() for key in caption_ids]
+        return [None if row is None else _stored_label(row) for row in rows]
+
+    def labels_since(self, labeler_id: str, change: int, *, limit: int) -> list[StoredLabel]:
+        """Returns the labeler's labels that changed after `change`, oldest first, at most `limit`."""
+        query = _LABEL + "AND change > ? ORDER BY change LIMIT ?"
+        with store_errors(self.path):
+            return [_stored_label(row) for row in self._connection.execute(query, (labeler_id, change, limit))]
+
+    def last_change(self) -> int:
+        """Returns the number of the newest change of a label; 0 in a new store."""
+        with store_errors(self.path):
+            return self._connection.execute("SELECT value FROM change_counter").fetchone()[0]
+
+    def add_annotations(self, records: Iterable[AnnotationRecord]) -> None:
+        """Keeps answers; the labels in force follow."""
+        with self._transaction() as connection:
+            for record in records:
+                connection.execute(_ADD_ANNOTATION, self._annotation_row(connection, record))
+
+    def add_occurrences(self, run_id: str, occurrences: Sequence[Occurrence]) -> None:
+        """Replaces the totals of the given captions in one run.
+
+        Raises:
+            StoreError: no such run.
+        """
+        with self._transaction() as connection:
+            if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is None:
+                raise StoreError(f"the store {self.path} knows no run {run_id!r}: register it first")
+            ids = self._intern(connection, [item.caption for item in occurrences])
+            rows = [
+                (run_id, key, o.count, o.episode_count, o.first_step, o.last_step, o.reward_sum)
+                for key, o in zip(ids, occurrences, strict=True)
+            ]
+            connection.executemany(_UPSERT_OCCURRENCE, rows)
+
+    def override(self, caption: bytes, labeler_id: str, *, helpful: bool, note: str = "", author: str = "") -> int:
+        """Overrules the LLM on one caption, whatever it answers later; returns the override's id.
+
+        Raises:
+            StoreError: no such labeler.
+        """
+        with self._transaction() as connection:
+            if connection.execute("SELECT 1 FROM labelers WHERE id = ?", (labeler_id,)).fetchone() is None:
+                raise StoreError(f"the store {self.path} knows no labeler {labeler_id!r}")
+            (caption_id,) = self._intern(connection, [caption])
+            row = (caption_id, labeler_id, helpful, note, author, self._wall_clock())
+            return connection.execute(
+                "INSERT INTO overrides (caption_id, labeler_id, helpful, note, author, created_at)"
+                " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
+                row,
+            ).fetchone()[0]
+
+    def revoke_override(self, override_id: int) -> None:
+        """Takes an override back, so that the LLM's label counts again.
+
+        Raises:
+            StoreError: no such override, or it was taken back before.
+        """
+        with self._transaction() as connection:
+            changed = connection.execute(
+                "UPDATE overrides SET revoked_at = ? WHERE id = ? AND revoked_at IS NULL",
+                (self._wall_clock(), override_id),
+            ).rowcount
+            if changed == 0:
+                raise StoreError(f"there is no override {override_id} in force in {self.path}")
+
+    @contextmanager
+    def _transaction(self) -> Generator[sqlite3.Connection]:
+        with store_errors(self.path):
+            # IMMEDIATE takes the write lock first; a transaction that reads before it writes could not get it later.
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                self._prefix_ids.clear()  # one of them may have been added by the transaction that is undone
+                if self._connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _intern(self, connection: sqlite3.Connection, captions: Sequence[bytes]) -> list[int]:
+        now = self._wall_clock()
+        select = "SELECT id FROM captions WHERE text = ?"
+        ids: list[int] = []
+        for caption in captions:
+            row = connection.execute(select, (caption,)).fetchone()
+            if row is None:
+                insert = "INSERT INTO captions (text, first_seen_at) VALUES (?, ?) RETURNING id"
+                row = connection.execute(insert, (caption, now)).fetchone()
+            ids.append(row[0])
+        return ids
+
+    def _annotation_row(self, connection: sqlite3.Connection, record: AnnotationRecord) -> tuple[Any, ...]:
+        return (
+            record.labeler_id,
+            record.caption_id,
+            str(record.status),
+            record.helpful,
+            record.p_helpful,
+            record.score,
+            self._prefix_id(connection, _storable(record.prompt_prefix)),
+            _storable(record.prompt_suffix),
+            None if record.answer is None else _storable(record.answer),
+            None if record.logprobs is None else json.dumps(dict(record.logprobs)),
+            record.model,
+            record.backend,
+            record.tokens_in,
+            record.tokens_out,
+            record.latency_s,
+            record.attempts,
+            _storable(record.detail),
+            record.created_at,
+        )
+
+    def _prefix_id(self, connection: sqlite3.Connection, prefix: str) -> int:
+        if prefix not in self._prefix_ids:
+            connection.execute("INSERT OR IGNORE INTO prompt_prefixes (text) VALUES (?)", (prefix,))
+            row = connection.execute("SELECT id FROM prompt_prefixes WHERE text = ?", (prefix,)).fetchone()
+            self._prefix_ids[prefix] = row[0]
+        return self._prefix_ids[prefix]
+
+
+def _storable(text: str) -> str:
+    """Returns `text` with lone surrogates, which no UTF-8 column can hold, written out as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _stored_label(row: tuple[Any, ...]) -> StoredLabel:
+    text, status, helpful, p_helpful, source, asked, updated_at, change = row
+    return StoredLabel(
+        text,
+        LabelStatus(status),
+        None if helpful is None else bool(helpful),
+        p_helpful,
+        source,
+        bool(asked),
+        updated_at,
+        change,
+    )

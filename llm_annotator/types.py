@@ -1,0 +1,114 @@
+"""Records that the parts of the annotator hand to each other. Nothing here does any work."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal, NamedTuple
+
+
+class LabelStatus(StrEnum):
+    """What became of a caption. Only LABELLED carries a label; the others never count as unhelpful."""
+
+    LABELLED = "labelled"
+    UNPARSED = "unparsed"
+    """The model answered, but neither allowed word could be read from the answer."""
+    FAILED = "failed"
+    """No answer came after every retry."""
+
+
+class Message(NamedTuple):
+    """One chat turn."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One question to a model, in both forms that model servers take.
+
+    caption: the caption asked about, whole (scripted and replaying backends look at it).
+    messages: system turn, worked examples as user/assistant turns, the question as the last user turn.
+    text_prefix, text_suffix: the same as plain text for completion APIs; the prefix does not depend on the
+        caption, so servers can cache it.
+    choices: the words whose log-probabilities at the first answer token are wanted, in the labeler's order
+        (positive word first). Empty if the answer is free text.
+    max_tokens: upper bound of the answer, in tokens.
+    """
+
+    caption: bytes
+    messages: tuple[Message, ...]
+    text_prefix: str
+    text_suffix: str
+    choices: tuple[str, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """What a model server answered.
+
+    sent_prefix, sent_suffix: exactly what was sent (plain text, or the chat messages as JSON); their
+        concatenation is the whole prompt. The prefix is what all captions of a labeler share.
+    text: the raw answer.
+    logprobs: natural log-probability of each alternative for the first answer token, by token text exactly as
+        the server wrote it (leading space kept); None if the server gives none.
+    tokens_in, tokens_out: as the server counted them, None if it does not say.
+    latency_s: seconds from sending the request to the whole answer.
+    """
+
+    sent_prefix: str
+    sent_suffix: str
+    text: str
+    logprobs: Mapping[str, float] | None
+    model: str
+    tokens_in: int | None
+    tokens_out: int | None
+    latency_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What a labeler read out of a completion.
+
+    score: log P(positive word) - log P(negative word) after calibration, in nats; None without log-probabilities.
+    p_helpful: probability in [0, 1] that goes with `score` (its logistic), None likewise.
+    detail: why there is no label, in words; empty when there is one.
+    """
+
+    status: LabelStatus
+    helpful: bool | None
+    p_helpful: float | None
+    score: float | None
+    detail: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelUpdate:
+    """News about one caption, as `AnnotatorClient.poll` returns it.
+
+    source: "llm", or "human" where a person overruled the LLM.
+    """
+
+    caption: bytes
+    status: LabelStatus
+    helpful: bool | None
+    p_helpful: float | None
+    source: Literal["llm", "human"] = "llm"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Occurrence:
+    """How often one caption came up in one run, since the start of the run (totals, not increments).
+
+    first_step, last_step: env_step (summed over environments) at the end of the rollout that showed it.
+    reward_sum: intrinsic reward that it earned, after coefficient and episodic count.
+    episode_count: episodes in which it came up, None if not counted.
+    """
+
+    caption: bytes
+    count: int
+    first_step: int
+    last_step: int
+    reward_sum: float
+    episode_count: int | None = None

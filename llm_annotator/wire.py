@@ -1,0 +1,123 @@
+"""What client and service say to each other: msgpack bodies over HTTP.
+
+POST /v1/runs         {protocol, run_id, name, config, labeler}   -> {instance, labeler_id, cursor}
+POST /v1/captions     {run_id, labeler_id, captions, older}       -> {instance, known, accepted, dropped, status}
+POST /v1/labels       {labeler_id, after, wait_s}                 -> {instance, updates, cursor, status}
+POST /v1/occurrences  {run_id, occurrences}                       -> {instance, stored}
+GET  /v1/status, /healthz                                         -> JSON for people and monitors
+
+Captions are asked about last one first, after (`older`) or before those that are queued already.
+`instance` is new each time the service starts: a client that sees another one registers again and offers again what
+is unanswered. `known` and `updates` hold labels; `cursor` numbers the changes of the store and outlives the service.
+Errors are JSON, {error, message}, whatever was asked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, cast
+
+import msgpack  # pyright: ignore[reportMissingTypeStubs]
+
+from llm_annotator.types import LabelStatus, LabelUpdate, Occurrence
+
+PROTOCOL = 1
+"""Version of these messages."""
+
+CONTENT_TYPE = "application/msgpack"
+
+MAX_BODY_BYTES = 16 * 2**20
+"""Requests above this are refused (413)."""
+
+MAX_CAPTION_BYTES = 256 * 2**10
+"""Longer captions are not taken: no game says that much, and no model reads it."""
+
+MAX_UPDATES = 5_000
+"""Labels in one answer at most; the cursor says where to go on."""
+
+UNREGISTERED = "unregistered"
+"""`error` of an answer that means: register the run (again)."""
+
+NOT_READY = "not_ready"
+"""`error` of an answer that means: the backend is not open yet, try again; `message` says why."""
+
+
+def pack(body: Mapping[str, Any]) -> bytes:
+    """Returns a body as msgpack."""
+    return cast("bytes", msgpack.packb(body))  # pyright: ignore[reportUnknownMemberType] - msgpack has no types
+
+
+def unpack(body: bytes) -> dict[str, Any]:
+    """Returns the map that a body holds.
+
+    Raises:
+        ValueError: not msgpack, or not a map.
+    """
+    value = cast("Any", msgpack.unpackb(body))  # pyright: ignore[reportUnknownMemberType] - msgpack has no types
+    if not isinstance(value, dict):
+        raise ValueError(f"it is a {type(value).__name__}")
+    return cast("dict[str, Any]", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelerStatus:
+    """How the service stands with one labeler.
+
+    queued, in_flight: captions waiting and being asked. labelled, failed, unparsed, dropped, requests: counts since
+    the service started. room: captions that may be offered again; 0 unless half of the queue is free.
+    problem: what is wrong and what to do, empty if all is well.
+    """
+
+    queued: int = 0
+    in_flight: int = 0
+    labelled: int = 0
+    failed: int = 0
+    unparsed: int = 0
+    dropped: int = 0
+    requests: int = 0
+    labels_per_s: float = 0.0
+    room: int = 0
+    problem: str = ""
+
+    def to_wire(self) -> dict[str, Any]:
+        """Returns plain types."""
+        return asdict(self)
+
+    @classmethod
+    def from_wire(cls, wire: Mapping[str, Any]) -> "LabelerStatus":
+        """Returns what `to_wire` wrote; fields that this version does not know are left out."""
+        return cls(**{name: value for name, value in wire.items() if name in cls.__dataclass_fields__})
+
+
+def update_to_wire(update: LabelUpdate) -> list[Any]:
+    """Returns one label as a row."""
+    return [update.caption, str(update.status), update.helpful, update.p_helpful, update.source]
+
+
+def update_from_wire(row: Sequence[Any]) -> LabelUpdate:
+    """Returns the label that a row holds."""
+    caption, status, helpful, p_helpful, source = row
+    return LabelUpdate(caption=caption, status=LabelStatus(status), helpful=helpful, p_helpful=p_helpful, source=source)
+
+
+def occurrence_to_wire(item: Occurrence) -> list[Any]:
+    """Returns one occurrence as a row."""
+    return [item.caption, item.count, item.first_step, item.last_step, item.reward_sum, item.episode_count]
+
+
+def occurrence_from_wire(row: Sequence[Any]) -> Occurrence:
+    """Returns the occurrence that a row holds.
+
+    Raises:
+        ValueError: not such a row.
+    """
+    caption, count, first_step, last_step, reward_sum, episode_count = row
+    if not isinstance(caption, bytes):
+        raise ValueError(f"a caption is bytes, not {type(caption).__name__}")
+    return Occurrence(
+        caption=caption,
+        count=int(count),
+        first_step=int(first_step),
+        last_step=int(last_step),
+        reward_sum=float(reward_sum),
+        episode_count=None if episode_count is None else int(episode_count),
+    )

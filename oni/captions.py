@@ -1,0 +1,236 @@
+"""Captions by number: text is interned once, on the host; the device sees `caption_id` only.
+
+A JAX environment says what happened by a small event code. `lookup` finds the caption of each code on the device, and
+only codes never seen before go to the host to be described.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int, UInt8, UInt32
+
+from llm_annotator.types import LabelStatus, LabelUpdate
+
+EMPTY_ID = 0
+"""The caption of a step that says nothing."""
+
+UNKNOWN_ID = -1
+"""What `lookup` returns for an event that has not been described yet."""
+
+_MIN_CAPACITY = 1024
+_NEIGHBOURS = 4
+"""Entries with the same first hash that a look-up can tell apart."""
+
+_HASH_SEED = 20_241_022
+
+
+def _hash_weights(size: int) -> UInt32[np.ndarray, "2 size"]:
+    return np.random.default_rng(_HASH_SEED).integers(1, 2**32, (2, size), dtype=np.uint32) | np.uint32(1)
+
+
+def _hash(event: Any, *, xp: Any) -> tuple[Any, Any]:
+    """Two independent 32-bit multilinear hashes of event codes `uint8[..., E]`; two codes share both with a
+    probability of about 2^-62."""
+    weights = _hash_weights(event.shape[-1])
+    words = event.astype(xp.uint32)
+    axes = (1,) * (words.ndim - 1)
+    first, second = ((words * w.reshape(*axes, -1)).sum(-1, dtype=xp.uint32) for w in weights)
+    return first ^ (first >> 15), second
+
+
+class EventIndex(NamedTuple):
+    """Event codes known so far, sorted by their first hash and padded with its highest value."""
+
+    first: UInt32[Array, " M"]
+    second: UInt32[Array, " M"]
+    caption_id: Int[Array, " M"]
+
+
+def lookup(index: EventIndex, event: UInt8[Array, "T B event_size"]) -> tuple[Int[Array, "T B"], Int[Array, ""]]:
+    """Returns the caption of each event, `UNKNOWN_ID` where it has none yet, and how many have none."""
+    flat = event.reshape(-1, event.shape[-1])
+    first, second = _hash(flat, xp=jnp)
+    position = jnp.searchsorted(index.first, first)
+    caption_id = jnp.full(position.shape, UNKNOWN_ID, jnp.int32)
+    for offset in range(_NEIGHBOURS):
+        at = jnp.minimum(position + offset, index.first.shape[0] - 1)
+        found = (index.first[at] == first) & (index.second[at] == second)
+        caption_id = jnp.where(found, index.caption_id[at], caption_id)
+    caption_id = jnp.where(flat.any(-1), caption_id, EMPTY_ID).reshape(event.shape[:-1])
+    return caption_id, (caption_id == UNKNOWN_ID).sum()
+
+
+class CaptionStats(NamedTuple):
+    """What one rollout did with each caption (arrays over caption ids).
+
+    count: steps. episode_count: episodes in which it came up for the first time. reward_sum: intrinsic reward earned.
+    """
+
+    count: Int[Array, " V"]
+    episode_count: Int[Array, " V"]
+    reward_sum: Any
+
+
+def _capacity_for(size: int) -> int:
+    return max(_MIN_CAPACITY, 1 << (size - 1).bit_length())
+
+
+class CaptionTable:
+    """All captions of a run with their labels and totals.
+
+    Arrays over caption ids have length `capacity`, a power of two that doubles as needed.
+
+    helpful: label, -1 where there is none. p_helpful: probability that goes with it, NaN where there is none.
+    failed: whether the last answer about it was no label. count, episode_count, reward_sum, first_step, last_step:
+    totals of this run.
+    """
+
+    def __init__(self, event_size: int) -> None:
+        self.event_size = event_size
+        self.texts: list[bytes] = [b""]
+        self._id_by_text: dict[bytes, int] = {b"": EMPTY_ID}
+        self._id_by_event: dict[bytes, int] = {}
+        self._allocate(_MIN_CAPACITY)
+        self.index = self._build_index()
+
+    def __len__(self) -> int:
+        """Number of captions, the empty one included."""
+        return len(self.texts)
+
+    @property
+    def capacity(self) -> int:
+        """Length of the arrays over caption ids."""
+        return self.helpful.shape[0]
+
+    def _allocate(self, capacity: int) -> None:
+        self.helpful = np.full(capacity, -1, np.int8)
+        self.p_helpful = np.full(capacity, np.nan, np.float32)
+        self.failed = np.zeros(capacity, bool)
+        self.count = np.zeros(capacity, np.int64)
+        self.episode_count = np.zeros(capacity, np.int64)
+        self.reward_sum = np.zeros(capacity, np.float64)
+        self.first_step = np.full(capacity, -1, np.int64)
+        self.last_step = np.full(capacity, -1, np.int64)
+
+    def _arrays(self) -> dict[str, np.ndarray]:
+        names = "helpful p_helpful failed count episode_count reward_sum first_step last_step".split()  # noqa: SIM905
+        return {name: getattr(self, name) for name in names}
+
+    def _grow(self, size: int) -> None:
+        if size <= self.capacity:
+            return
+        old = self._arrays()
+        self._allocate(_capacity_for(size))
+        for name, array in old.items():
+            getattr(self, name)[: len(array)] = array
+
+    def intern(self, text: bytes) -> int:
+        """Returns the id of a caption, a new one if it was never seen."""
+        caption_id = self._id_by_text.get(text)
+        if caption_id is None:
+            caption_id = len(self.texts)
+            self._grow(caption_id + 1)
+            self.texts.append(text)
+            self._id_by_text[text] = caption_id
+        return caption_id
+
+    def intern_events(self, event: UInt8[np.ndarray, "N event_size"], describe: Callable[[np.ndarray], str]) -> list[int]:
+        """Describes event codes not seen before; returns the ids of captions that are new."""
+        known = len(self.texts)
+        for code in np.unique(event, axis=0):
+            if code.tobytes() not in self._id_by_event:
+                text = describe(code).encode("utf-8", "surrogateescape").strip()
+                self._id_by_event[code.tobytes()] = self.intern(text)
+        self.index = self._build_index()
+        return list(range(known, len(self.texts)))
+
+    def _build_index(self) -> EventIndex:
+        size = len(self._id_by_event)
+        codes = np.frombuffer(b"".join(self._id_by_event), np.uint8).reshape(size, self.event_size)
+        first, second = _hash(codes, xp=np)
+        order = np.argsort(first, kind="stable")
+        capacity = _capacity_for(size + 1)
+
+        def padded(values: np.ndarray, fill: int, dtype: Any) -> Array:
+            array = np.full(capacity, fill, dtype)
+            array[:size] = values[order]
+            return jnp.asarray(array)
+
+        ids = np.fromiter(self._id_by_event.values(), np.int32, size)
+        return EventIndex(
+            first=padded(first, 2**32 - 1, np.uint32),
+            second=padded(second, 0, np.uint32),
+            caption_id=padded(ids, UNKNOWN_ID, np.int32),
+        )
+
+    def set_labels(self, updates: Iterable[LabelUpdate]) -> list[int]:
+        """Takes in news from the annotator; returns the ids whose label changed. Captions of other runs are ignored."""
+        changed: list[int] = []
+        for update in updates:
+            caption_id = self._id_by_text.get(update.caption)
+            if caption_id is None or caption_id == EMPTY_ID:
+                continue
+            labelled = update.status is LabelStatus.LABELLED and update.helpful is not None
+            self.failed[caption_id] = not labelled
+            helpful = int(bool(update.helpful)) if labelled else -1
+            probability = np.nan if update.p_helpful is None or not labelled else update.p_helpful
+            if labelled or update.source == "human":
+                self.helpful[caption_id], self.p_helpful[caption_id] = helpful, probability
+                changed.append(caption_id)
+        return changed
+
+    @property
+    def known(self) -> np.ndarray:
+        """Whether each id has a label, `bool[capacity]`."""
+        return self.helpful >= 0
+
+    def unlabelled(self) -> list[int]:
+        """Lists the captions that have no label yet, those seen last first."""
+        ids = np.flatnonzero(~self.known[: len(self)])
+        ids = ids[ids != EMPTY_ID]
+        return ids[np.argsort(-self.last_step[ids], kind="stable")].tolist()
+
+    def add(self, stats: CaptionStats, *, env_step: int) -> np.ndarray:
+        """Adds what one rollout did, which ended at `env_step`; returns the ids that came up in it."""
+        count = np.asarray(stats.count)
+        size = len(count)
+        seen = np.flatnonzero(count)
+        seen = seen[seen != EMPTY_ID]
+        self.count[:size] += count
+        self.episode_count[:size] += np.asarray(stats.episode_count)
+        self.reward_sum[:size] += np.asarray(stats.reward_sum, np.float64)
+        self.first_step[seen] = np.where(self.first_step[seen] < 0, env_step, self.first_step[seen])
+        self.last_step[seen] = env_step
+        return seen
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns everything as JSON values; bytes become text by latin-1, which keeps each byte."""
+        size = len(self)
+        p_helpful = [None if np.isnan(p) else float(p) for p in self.p_helpful[:size]]
+        return {
+            "event_size": self.event_size,
+            "texts": [text.decode("latin-1") for text in self.texts],
+            "events": [[code.hex(), caption_id] for code, caption_id in self._id_by_event.items()],
+            **{name: array[:size].tolist() for name, array in self._arrays().items()},
+            "p_helpful": p_helpful,
+        }
+
+    @classmethod
+    def from_state_dict(cls, state: dict[str, Any]) -> "CaptionTable":
+        """Restores what `state_dict` returned."""
+        table = cls(state["event_size"])
+        table._grow(len(state["texts"]))
+        table.texts = [text.encode("latin-1") for text in state["texts"]]
+        table._id_by_text = {text: i for i, text in enumerate(table.texts)}
+        table._id_by_event = {bytes.fromhex(code): caption_id for code, caption_id in state["events"]}
+        for name, array in table._arrays().items():
+            values = [np.nan if value is None else value for value in state[name]]
+            array[: len(values)] = values
+        table.index = table._build_index()
+        return table
+
+
+jit_lookup = jax.jit(lookup)

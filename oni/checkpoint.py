@@ -1,0 +1,113 @@
+"""Saves and restores runs with Orbax: atomic, the last few, the newest that can be read wins."""
+
+import logging
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+import jax
+import orbax.checkpoint as ocp
+
+from oni.errors import CheckpointError
+
+log = logging.getLogger(__name__)
+
+SCHEMA = 1
+"""Content of a checkpoint; raised when an older program could not read a newer one."""
+
+
+class Restored(NamedTuple):
+    """What a checkpoint held. update: number of updates done."""
+
+    update: int
+    device: Any
+    host: dict[str, Any]
+
+
+def is_key(leaf: Any) -> bool:
+    """Tells whether a leaf is a typed PRNG key."""
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _pack(tree: Any) -> Any:
+    """Replaces typed PRNG keys, which cannot be stored, by their numbers."""
+    return jax.tree.map(lambda leaf: jax.random.key_data(leaf) if is_key(leaf) else leaf, tree)
+
+
+def _unpack(tree: Any, like: Any) -> Any:
+    return jax.tree.map(lambda leaf, l: jax.random.wrap_key_data(leaf) if is_key(l) else leaf, tree, like)
+
+
+class Checkpoints:
+    """The checkpoints of one run; `close` waits until what was saved is on disk."""
+
+    def __init__(self, path: Path, *, keep: int) -> None:
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(path.absolute(), options=options)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._manager.close()
+
+    @property
+    def latest(self) -> int | None:
+        """Number of updates in the newest checkpoint, None if there is none."""
+        return self._manager.latest_step()
+
+    def save(self, update: int, device: Any, host: dict[str, Any], *, wait: bool = False) -> bool:
+        """Saves a run after `update` updates. A failure (a full disk) is logged and returned as False: the run goes
+        on, and the checkpoint before stays."""
+        if self.latest == update:
+            return True
+        try:
+            self._manager.save(
+                update,
+                args=ocp.args.Composite(
+                    device=ocp.args.StandardSave(_pack(device)),  # pyright: ignore[reportCallIssue]
+                    host=ocp.args.JsonSave({"schema": SCHEMA, **host}),  # pyright: ignore[reportCallIssue]
+                ),
+            )
+            if wait:
+                self._manager.wait_until_finished()
+        except (OSError, ValueError, RuntimeError) as error:
+            log.error("the checkpoint after update %d could not be written: %s. Free disk space; training goes on", update, error)
+            return False
+        return True
+
+    def restore(self, like: Any) -> Restored:
+        """Reads the newest checkpoint that is whole.
+
+        Args:
+            like: a tree of the same structure, shapes and dtypes as was saved.
+
+        Raises:
+            CheckpointError: there is none, none can be read, or a later version wrote it.
+        """
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps:
+            raise CheckpointError(f"no checkpoint in {self._manager.directory}: start the run anew, without --resume")
+        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _pack(like))
+        for step in steps:
+            try:
+                restored = self._manager.restore(
+                    step,
+                    args=ocp.args.Composite(
+                        device=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportCallIssue]
+                        host=ocp.args.JsonRestore(),
+                    ),
+                )
+            except Exception as error:  # Orbax raises whatever the broken part of the checkpoint leads to
+                log.warning("the checkpoint after update %d cannot be read: %s", step, error)
+                continue
+            host = restored["host"]
+            if host.get("schema", 0) > SCHEMA:
+                raise CheckpointError("the checkpoint was written by a later version of oni-jax: update oni-jax")
+            return Restored(update=step, device=_unpack(restored["device"], like), host=host)
+        raise CheckpointError(
+            f"none of the checkpoints in {self._manager.directory} can be read with these settings "
+            f"(updates {', '.join(map(str, steps))}); the log above says why"
+        )

@@ -1,0 +1,137 @@
+"""`oni label`: labels lines of text, to try out a goal, a prompt or a model."""
+
+import argparse
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from llm_annotator.captions import decode_caption, render_caption
+from llm_annotator.config import AnnotatorConfig
+from llm_annotator.errors import ConfigError
+from oni.cli._annotator_config import FAILED, add_config_option, load_annotator_config, report_errors, split_overrides
+
+if TYPE_CHECKING:
+    from llm_annotator.asking import Answer
+    from llm_annotator.evaluate import Evaluation
+
+PROG = "oni label"
+SHOWN_CHARS = 100
+"""Characters of a caption in a line for people; --json shows it whole."""
+
+
+def main(argv: list[str]) -> int:
+    """Labels the lines of a file, or measures a labeler on labelled captions. Returns the exit status."""
+    return report_errors(PROG, lambda: _main(argv))
+
+
+def _main(argv: list[str]) -> int:
+    own, overrides = split_overrides(argv)
+    args = _parser().parse_args(own)
+    if (args.file is None) == (args.evaluate is None):
+        raise ConfigError("give either a file of captions (or - for standard input), or --evaluate FILE")
+    config = load_annotator_config(args.config, overrides, prog=PROG)
+    if args.evaluate is not None:
+        return asyncio.run(_evaluate(args.evaluate, config, as_json=args.json))
+    if args.file == "-":
+        return asyncio.run(_label(sys.stdin.buffer, config, as_json=args.json))
+    try:
+        file = Path(args.file).open("rb")  # noqa: SIM115 - closed by the block below
+    except OSError as error:
+        raise ConfigError(f"{args.file} cannot be read: {error.strerror}") from None
+    with file:
+        return asyncio.run(_label(file, config, as_json=args.json))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(PROG, description="Labels captions, one a line.", allow_abbrev=False)
+    parser.add_argument("file", nargs="?", metavar="FILE", help="captions, one a line; - reads standard input")
+    parser.add_argument(
+        "--evaluate",
+        type=Path,
+        metavar="FILE",
+        help='measure on captions with labels: {"caption": "...", "label": "helpful"} or "unhelpful" a line',
+    )
+    parser.add_argument("--json", action="store_true", help="one JSON object a line")
+    add_config_option(parser)
+    return parser
+
+
+async def _label(file: BinaryIO, config: AnnotatorConfig, *, as_json: bool) -> int:
+    from llm_annotator.asking import label_captions
+    from llm_annotator.backends import create_backend
+    from llm_annotator.labeler import Labeler, resolve_labeler
+
+    spec = resolve_labeler(config.labeler)
+    missing = 0
+    async with create_backend(config.backend) as backend:
+        labeler = Labeler(spec, backend.model)
+        async for answer in label_captions(labeler, backend, _captions(file), config.engine):
+            missing += answer.judgement.helpful is None
+            print(json.dumps(_as_dict(answer), ensure_ascii=False) if as_json else _as_line(answer), flush=True)
+    if missing:
+        print(f"{PROG}: {missing} captions got no label", file=sys.stderr)
+    return FAILED if missing else 0
+
+
+def _captions(file: BinaryIO) -> Iterator[bytes]:
+    """Yields the lines that hold anything."""
+    for line in file:
+        if caption := line.rstrip(b"\r\n"):
+            yield caption
+
+
+def _as_dict(answer: "Answer") -> dict[str, Any]:
+    return {"caption": decode_caption(answer.caption), **asdict(answer.judgement)}
+
+
+def _as_line(answer: "Answer") -> str:
+    judgement = answer.judgement
+    label = {None: judgement.status.value, True: "helpful", False: "unhelpful"}[judgement.helpful]
+    score = "" if judgement.score is None else f"{judgement.score:+.2f}"
+    caption = render_caption(answer.caption, max_chars=SHOWN_CHARS)
+    detail = f"\t({judgement.detail})" if judgement.detail else ""
+    return f"{label}\t{score}\t{caption}{detail}"
+
+
+async def _evaluate(path: Path, config: AnnotatorConfig, *, as_json: bool) -> int:
+    from llm_annotator.backends import create_backend
+    from llm_annotator.evaluate import evaluate, read_cases
+    from llm_annotator.labeler import Labeler, resolve_labeler
+
+    cases = read_cases(path)
+    spec = resolve_labeler(config.labeler)
+    async with create_backend(config.backend) as backend:
+        result = await evaluate(Labeler(spec, backend.model), backend, cases, config.engine)
+    print(json.dumps(asdict(result), ensure_ascii=False) if as_json else _table(result))
+    return 0 if result.labelled else FAILED
+
+
+def _table(result: "Evaluation") -> str:
+    rows: list[tuple[str, object]] = [
+        ("model", result.model),
+        ("labeler", result.labeler),
+        ("captions", f"{result.captions} ({result.unparsed} without a readable answer, {result.failed} failed)"),
+        ("AUC", _figure(result.auc)),
+        (f"accuracy at threshold {result.threshold:g}", _figure(result.accuracy)),
+        ("best threshold", f"{_figure(result.best_threshold)} (accuracy {_figure(result.best_accuracy)})"),
+        ("log-loss", f"{_figure(result.log_loss)} nats"),
+        ("lowest score of a helpful one", _figure(result.lowest_helpful)),
+        ("highest score of an unhelpful one", _figure(result.highest_unhelpful)),
+        ("labels/s", f"{result.labels_per_s:.1f}"),
+    ]
+    lines = [f"{name:34} {value}" for name, value in rows]
+    for caption, score in result.mistakes:
+        lines.append(f"wrong: {_figure(score)} {render_caption(caption.encode(), max_chars=SHOWN_CHARS)}")
+    return "\n".join(lines)
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

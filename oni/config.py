@@ -1,0 +1,132 @@
+"""Settings of a run: frozen dataclasses, whose annotations carry the allowed ranges.
+
+A run's settings come from these defaults, then a YAML file, then the command line (see `oni.configfile`).
+"""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
+
+from llm_annotator.config import AnnotatorConfig
+
+PositiveInt = Annotated[int, Gt(0)]
+Positive = Annotated[float, Gt(0)]
+NonNegative = Annotated[float, Ge(0)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """What is played."""
+
+    id: str = "xminigrid:MiniGrid-BlockedUnlockPickUp"
+    """Environment: see `oni envs`, or `package.module:factory` for your own."""
+    num_envs: PositiveInt = 256
+    """Games that step at once (B)."""
+    options: dict[str, bool | int | float | str] = field(default_factory=dict)
+    """Options of that environment."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Policy and value network."""
+
+    embed_size: PositiveInt = 8
+    """Features of one cell of a categorical observation."""
+    hidden_size: PositiveInt = 64
+    """Features of an observation."""
+    core: Literal["gru", "lstm", "none"] = "gru"
+    """Recurrence; `none` for a policy without memory."""
+    core_size: PositiveInt = 64
+    """Units of the recurrence."""
+
+
+@dataclass(frozen=True)
+class PPOConfig:
+    """How the policy is learned."""
+
+    num_steps: PositiveInt = 64
+    """Steps of each game between two updates (T)."""
+    num_epochs: PositiveInt = 2
+    """Passes over each rollout."""
+    num_minibatches: PositiveInt = 4
+    """Parts of the games that each gradient step sees; must divide env.num_envs."""
+    learning_rate: Positive = 1e-3
+    """Step size of Adam."""
+    anneal_learning_rate: bool = False
+    """Whether the step size falls linearly to 0 at total_env_steps."""
+    discount: Fraction = 0.99
+    gae_lambda: Fraction = 0.95
+    clip_eps: Positive = 0.2
+    """Distance from 1 at which the probability ratio is clipped."""
+    value_clip_eps: Positive | None = None
+    """Distance at which a change of the value is clipped; none by default."""
+    value_coef: NonNegative = 0.5
+    entropy_coef: NonNegative = 0.01
+    max_grad_norm: Positive = 0.5
+    """Global norm to which gradients are clipped."""
+    normalize_advantage: bool = True
+    """Whether advantages get mean 0 and variance 1 in each minibatch."""
+
+
+@dataclass(frozen=True)
+class RewardConfig:
+    """What the agent is paid: extrinsic_coef * game + intrinsic_coef * score(caption) / N_episode^count_exponent."""
+
+    kind: Literal["none", "retrieval"] = "retrieval"
+    """Where scores come from: `retrieval` takes the label of that very caption."""
+    extrinsic_coef: float = 1.0
+    intrinsic_coef: float = 0.3
+    count_exponent: NonNegative = 3.0
+    """How fast the same caption loses worth within an episode."""
+    count_slots: PositiveInt = 1024
+    """Captions counted apart in each game; with more of them than slots, some share one."""
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """When the run is saved."""
+
+    every_s: Positive = 120.0
+    """Seconds between two checkpoints; the run is also saved when it ends or is stopped."""
+    keep: PositiveInt = 2
+    """Checkpoints kept."""
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """What is written while the run goes on."""
+
+    every_updates: PositiveInt = 5
+    """Updates between two lines of metrics.jsonl."""
+    tensorboard: bool = False
+    """Also write TensorBoard files (needs the extra `tensorboard`)."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """One run."""
+
+    name: str = "run"
+    """Begins the name of the run directory."""
+    seed: Annotated[int, Ge(0)] = 0
+    total_env_steps: PositiveInt = 4_000_000
+    """Steps summed over all games."""
+    env: EnvConfig = EnvConfig()
+    network: NetworkConfig = NetworkConfig()
+    ppo: PPOConfig = PPOConfig()
+    reward: RewardConfig = RewardConfig()
+    annotator: AnnotatorConfig = AnnotatorConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+    @property
+    def steps_per_update(self) -> int:
+        """Steps of all games between two updates."""
+        return self.env.num_envs * self.ppo.num_steps
+
+    @property
+    def num_updates(self) -> int:
+        """Updates of the whole run; the last one passes `total_env_steps`."""
+        return -(-self.total_env_steps // self.steps_per_update)

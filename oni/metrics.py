@@ -1,0 +1,152 @@
+"""What a run reports: windows over episodes, and the files that figures are written to."""
+
+import json
+import math
+import time
+from collections import deque
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple, Self
+
+from oni.errors import OniError
+
+
+METRICS: Mapping[str, str] = {
+    "env_step": "steps so far, over all games",
+    "wall_s": "seconds since this process began to train",
+    "steps_per_s": "env steps a second since the last line",
+    "success": "share of episodes that succeeded, over those that ended in the last two step limits",
+    "return/extrinsic": "mean sum of the game's rewards over the same episodes",
+    "episode/length": "mean length of the same episodes, in steps",
+    "reward/extrinsic": "mean extrinsic part of a step's reward, after its coefficient",
+    "reward/intrinsic": "mean intrinsic part of a step's reward, after coefficient and episodic count",
+    "captions/distinct": "distinct captions seen in the run",
+    "captions/labelled": "of those, captions that have a label",
+    "captions/helpful": "of those, captions labelled helpful",
+    "captions/coverage": "share of the last rollout's steps with a caption whose caption had a label",
+    "annotator/connected": "1 if the annotator answered last time, else 0",
+    "annotator/queued": "captions of this run that wait for an answer",
+    "annotator/failed": "captions of this run that got no answer after every retry",
+    "annotator/unparsed": "captions of this run whose answer could not be read",
+    "annotator/dropped": "captions that fell out of a full queue (they are offered again)",
+    "annotator/labels_per_s": "labels a second, lately",
+    "loss/policy": "clipped surrogate loss of PPO",
+    "loss/value": "half the mean squared error of the value",
+    "loss/entropy": "entropy of the policy, in nats",
+    "loss/kl": "approximate KL divergence from the policy that played, in nats",
+    "loss/clip_fraction": "share of ratios beyond the clipping distance",
+    "loss/grad_norm": "global norm of the gradient before clipping",
+}
+"""Every figure of metrics.jsonl."""
+
+
+class EpisodeTotals(NamedTuple):
+    """Sums over the episodes that ended in one rollout."""
+
+    episodes: int
+    success: int
+    extrinsic_return: float
+    length: int
+
+
+class EpisodeWindow:
+    """Means over the episodes that ended in the last rollouts.
+
+    The window spans two step limits of an episode, and says nothing before it spans one: in a shorter one quick
+    episodes, that is successes, would count too often.
+    """
+
+    def __init__(self, *, num_steps: int, max_episode_steps: int) -> None:
+        self._enough = math.ceil(max_episode_steps / num_steps)
+        self._totals: deque[EpisodeTotals] = deque(maxlen=max(4, 2 * self._enough))
+
+    def add(self, totals: EpisodeTotals) -> None:
+        """Adds one rollout and forgets the oldest."""
+        self._totals.append(totals)
+
+    def means(self) -> dict[str, float]:
+        """Returns the means by metric name; nothing while the window is too short to be fair."""
+        episodes = sum(t.episodes for t in self._totals)
+        if len(self._totals) < self._enough or episodes == 0:
+            return {}
+        return {
+            "success": sum(t.success for t in self._totals) / episodes,
+            "return/extrinsic": sum(t.extrinsic_return for t in self._totals) / episodes,
+            "episode/length": sum(t.length for t in self._totals) / episodes,
+        }
+
+    def state(self) -> list[list[float]]:
+        """Returns the window as JSON values."""
+        return [list(t) for t in self._totals]
+
+    def load(self, state: list[list[float]]) -> None:
+        """Restores what `state` returned."""
+        self._totals.clear()
+        self._totals.extend(EpisodeTotals(int(e), int(s), float(r), int(n)) for e, s, r, n in state)
+
+
+class Speed:
+    """Steps a second since the last reading."""
+
+    def __init__(self) -> None:
+        self._time = time.perf_counter()
+        self._steps: int | None = None
+
+    def read(self, env_step: int) -> float | None:
+        """Returns the rate since the last call, None the first time (which would measure compilation)."""
+        now = time.perf_counter()
+        rate = None if self._steps is None else (env_step - self._steps) / (now - self._time)
+        self._time, self._steps = now, env_step
+        return rate
+
+
+class MetricsWriter:
+    """Appends metrics to `metrics.jsonl`, and to TensorBoard when asked."""
+
+    def __init__(self, path: Path, *, tensorboard: bool) -> None:
+        self._file = path.open("a", encoding="utf-8")
+        self._board: Any = None
+        if tensorboard:
+            try:
+                from tensorboardX import SummaryWriter
+            except ModuleNotFoundError:
+                raise OniError("log.tensorboard needs: pip install 'oni-jax[tensorboard]'") from None
+            self._board = SummaryWriter(str(path.parent / "tensorboard"))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def write(self, metrics: Mapping[str, float | int | None]) -> None:
+        """Writes one line; numbers that are not finite become null, as JSON has none."""
+        if unknown := metrics.keys() - METRICS.keys():
+            raise KeyError(f"metrics without a meaning in METRICS: {sorted(unknown)}")
+        clean = {k: v if v is None or math.isfinite(v) else None for k, v in metrics.items()}
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+        if self._board is not None:
+            for name, value in clean.items():
+                if value is not None:
+                    self._board.add_scalar(name, value, clean["env_step"])
+
+
+def truncate_after(path: Path, env_step: int) -> None:
+    """Drops the lines of `metrics.jsonl` past `env_step`, and a half-written last one: the resumed run writes them
+    anew."""
+    if not path.exists():
+        return
+    kept: list[str] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["env_step"] <= env_step:
+                kept.append(line)
+        except (ValueError, KeyError, TypeError):
+            continue
+    path.write_text("".join(line + "\n" for line in kept), encoding="utf-8")

@@ -1,0 +1,65 @@
+"""Policy and value on top of one encoder and one recurrence."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jaxtyping import Array, Bool, Float
+
+from envs.types import EnvSpec
+from oni.config import NetworkConfig
+from oni.networks.cores import GRU, LSTM, NoCore
+from oni.networks.encoders import GridEncoder, VectorEncoder
+from oni.types import CoreState
+
+CORES: dict[str, Callable[[int], nn.Module]] = {"gru": GRU, "lstm": LSTM, "none": lambda size: NoCore()}
+
+
+class ActorCritic(nn.Module):
+    """Encoder, recurrence, and two linear heads: logits of the actions and the value."""
+
+    encoder: nn.Module
+    core: nn.Module
+    num_actions: int
+
+    def setup(self) -> None:
+        self.actor = nn.Dense(self.num_actions, kernel_init=nn.initializers.orthogonal(0.01))
+        self.critic = nn.Dense(1, kernel_init=nn.initializers.orthogonal(1.0))
+
+    def initial_state(self, num_envs: int) -> CoreState:
+        """Returns the recurrent state at the start of an episode; needs no parameters."""
+        return self.core.initial_state(num_envs)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def step(
+        self, state: CoreState, obs: Array, reset: Bool[Array, " B"]
+    ) -> tuple[CoreState, Float[Array, "B A"], Float[Array, " B"]]:
+        """Acts once: from one observation a row to the new state, logits and values."""
+        state, x = self.core.step(state, self.encoder(obs), reset)  # pyright: ignore[reportAttributeAccessIssue]
+        return state, self.actor(x), self.critic(x)[:, 0]
+
+    def __call__(
+        self, state: CoreState, obs: Array, reset: Bool[Array, "T B"]
+    ) -> tuple[Float[Array, "T B A"], Float[Array, "T B"]]:
+        """Goes over a whole sequence: logits and values of every step."""
+        steps, batch = reset.shape
+        x = self.encoder(obs.reshape(steps * batch, *obs.shape[2:])).reshape(steps, batch, -1)
+        _, x = self.core.sequence(state, x, reset)  # pyright: ignore[reportAttributeAccessIssue]
+        x = x.reshape(steps * batch, -1)
+        return self.actor(x).reshape(steps, batch, -1), self.critic(x).reshape(steps, batch)
+
+
+def make_network(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
+    """Creates the network that fits an environment's observations."""
+    if spec.obs.num_values is not None:
+        encoder = GridEncoder(size=config.hidden_size, num_values=spec.obs.num_values, embed_size=config.embed_size)
+    else:
+        encoder = VectorEncoder(size=config.hidden_size)
+    return ActorCritic(encoder=encoder, core=CORES[config.core](config.core_size), num_actions=spec.num_actions)
+
+
+def init_params(network: ActorCritic, spec: EnvSpec, key: jax.Array) -> dict[str, Any]:
+    """Draws the initial parameters."""
+    obs = jax.numpy.zeros((1, 1, *spec.obs.shape), spec.obs.dtype)
+    reset = jax.numpy.zeros((1, 1), bool)
+    return network.init(key, network.initial_state(1), obs, reset)["params"]

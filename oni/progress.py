@@ -1,0 +1,131 @@
+"""Live progress: a panel where a terminal is attached, plain lines where not; always on stderr."""
+
+import time
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, Protocol, Self, runtime_checkable
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+
+PLAIN_EVERY_S = 5.0
+"""Seconds between two plain lines."""
+
+LIVE_PER_SECOND = 4
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """Shows how a run goes; a context manager."""
+
+    def report(self, metrics: Mapping[str, float | int | None], warning: str) -> None:
+        """Shows the newest figures, and what is wrong with the annotator, if anything."""
+        ...
+
+    def say(self, text: str) -> None:
+        """Shows a line that stays."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def number(value: float | int | None, digits: int = 3) -> str:
+    """Formats a figure for people, "-" for none."""
+    if value is None:
+        return "-"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
+
+
+def _labels(metrics: Mapping[str, Any]) -> str:
+    if "captions/distinct" not in metrics:
+        return ""
+    return (
+        f"captions {number(metrics['captions/distinct'])} labelled {number(metrics['captions/labelled'])} "
+        f"queued {number(metrics.get('annotator/queued'))} coverage {number(metrics['captions/coverage'], 2)}"
+    )
+
+
+class PlainReporter:
+    """Writes a line every few seconds, and a warning when it changes."""
+
+    def __init__(self, console: Console, total_steps: int) -> None:
+        self._console = console
+        self._total = total_steps
+        self._shown_at = 0.0
+        self._warning = ""
+
+    def report(self, metrics: Mapping[str, float | int | None], warning: str) -> None:
+        if warning != self._warning:
+            self._warning = warning
+            self.say(f"annotator: {warning}" if warning else "annotator: works again")
+        now = time.monotonic()
+        if now - self._shown_at < PLAIN_EVERY_S:
+            return
+        self._shown_at = now
+        speed = metrics.get("steps_per_s")
+        self.say(
+            f"step {number(metrics['env_step'])}/{self._total:,}  success {number(metrics.get('success'))}  "
+            f"return {number(metrics.get('return/extrinsic'))}  "
+            f"{'-' if speed is None else f'{speed / 1000:.1f}k'} steps/s  {_labels(metrics)}".rstrip()
+        )
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        pass
+
+
+class LiveReporter:
+    """Keeps a small panel up to date at the foot of the terminal."""
+
+    def __init__(self, console: Console, total_steps: int) -> None:
+        self._console = console
+        self._total = total_steps
+        self._live = Live(console=console, refresh_per_second=LIVE_PER_SECOND, transient=True)
+
+    def report(self, metrics: Mapping[str, float | int | None], warning: str) -> None:
+        table = Table.grid(padding=(0, 2))
+        step = int(metrics["env_step"] or 0)
+        speed = metrics.get("steps_per_s")
+        rate = "-" if speed is None else f"{speed / 1000:.1f}k steps/s"
+        table.add_row("step", f"{step:,} / {self._total:,}", ProgressBar(self._total, step, width=30), rate)
+        success, paid = number(metrics.get("success")), number(metrics.get("return/extrinsic"))
+        table.add_row("success", success, "return", paid)
+        if "captions/distinct" in metrics:
+            table.add_row("captions", number(metrics["captions/distinct"]), "labelled", number(metrics["captions/labelled"]))
+            coverage = number(metrics["captions/coverage"], 2)
+            table.add_row("queued", number(metrics.get("annotator/queued")), "coverage", coverage)
+        if warning:
+            table.add_row("[yellow]annotator", f"[yellow]{escape(warning)}")
+        self._live.update(table)
+
+    def say(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def __enter__(self) -> Self:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+
+def make_reporter(total_steps: int) -> Reporter:
+    """Creates the reporter that fits stderr."""
+    console = Console(stderr=True)
+    return LiveReporter(console, total_steps) if console.is_terminal else PlainReporter(console, total_steps)

@@ -1,0 +1,87 @@
+"""Anakin rollouts: the games step inside jit, next to the policy (Hessel et al., arXiv 2104.06272)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, PRNGKeyArray
+
+from envs.vector import VectorEnv, replace_rows
+from oni.networks import ActorCritic
+from oni.ppo.loss import categorical_log_prob
+from oni.types import ActorState, CoreState, Rollout
+
+
+def start(env: VectorEnv[Any], network: ActorCritic, key: PRNGKeyArray) -> ActorState:
+    """Starts an episode in every game."""
+    env_state, timestep = env.reset(key)
+    num_envs = env.num_envs
+    return ActorState(
+        env_state=env_state,
+        obs=timestep.obs,
+        core_state=network.initial_state(num_envs),
+        reset=jnp.ones(num_envs, bool),
+        episode_return=jnp.zeros(num_envs),
+        episode_length=jnp.zeros(num_envs, jnp.int32),
+    )
+
+
+Collect = Callable[[Any, ActorState, PRNGKeyArray], tuple[ActorState, Rollout]]
+
+
+def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -> Collect:
+    """Returns the pure function `(params, actor_state, key) -> (actor_state, rollout)`."""
+
+    def policy(params: Any, core_state: CoreState, obs: Array, reset: Array) -> tuple[CoreState, Array, Array]:
+        return network.apply({"params": params}, core_state, obs, reset, method="step")  # pyright: ignore[reportReturnType]
+
+    def values_where(mask: Array, params: Any, core_state: CoreState, obs: Array) -> Array:
+        def rows(index: Array) -> Array:
+            core_rows = jax.tree.map(lambda leaf: leaf[index], core_state)
+            return policy(params, core_rows, obs[index], jnp.zeros(index.shape, bool))[2]
+
+        return replace_rows(mask, jnp.zeros(mask.shape), rows)
+
+    def step(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, Rollout]:
+        act_key, env_key = jax.random.split(key)
+        core_state, logits, value = policy(params, actor.core_state, actor.obs, actor.reset)
+        action = jax.random.categorical(act_key, logits)
+        env_state, timestep = env.step(env_key, actor.env_state, action)
+        ended = timestep.terminated | timestep.truncated
+        episode_return = actor.episode_return + timestep.reward
+        episode_length = actor.episode_length + 1
+        transition = Rollout(
+            obs=actor.obs,
+            action=action,
+            log_prob=categorical_log_prob(logits, action),
+            value=value,
+            reset=actor.reset,
+            reward=timestep.reward,
+            terminated=timestep.terminated,
+            truncated=timestep.truncated,
+            bootstrap_value=values_where(timestep.truncated, params, core_state, timestep.final_obs),
+            event=timestep.event,
+            episode_return=episode_return,
+            episode_length=episode_length,
+            success=timestep.info["success"],
+            initial_core_state=(),
+            last_value=jnp.zeros(()),
+        )
+        actor = ActorState(
+            env_state=env_state,
+            obs=timestep.obs,
+            core_state=core_state,
+            reset=ended,
+            episode_return=jnp.where(ended, 0.0, episode_return),
+            episode_length=jnp.where(ended, 0, episode_length),
+        )
+        return actor, transition
+
+    def collect(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, Rollout]:
+        initial_core_state = actor.core_state
+        actor, rollout = jax.lax.scan(lambda a, k: step(params, a, k), actor, jax.random.split(key, num_steps))
+        _, _, last_value = policy(params, actor.core_state, actor.obs, actor.reset)
+        return actor, rollout._replace(initial_core_state=initial_core_state, last_value=last_value)
+
+    return collect

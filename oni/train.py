@@ -1,0 +1,174 @@
+"""The loop of a run: updates, labels, figures, checkpoints, until the steps are done or someone stops it."""
+
+import logging
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from oni.annotation import AnnotationSession
+from oni.checkpoint import Checkpoints
+from oni.config import TrainConfig
+from oni.metrics import MetricsWriter, Speed, truncate_after
+from oni.progress import Reporter, make_reporter
+from oni.rundir import RunDir, RunLock
+from oni.stopping import StopRequest
+from oni.trainer import Progress, Trainer
+
+log = logging.getLogger(__name__)
+
+TOP_EARNERS = 8
+"""Captions named in the summary."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to.
+
+    metrics: the last figures. top_earners: captions with their share of all intrinsic reward and their label.
+    steps_per_s: over the whole run, without the first update, which compiles. duration_s: of the training itself.
+    stopped_by: name of the signal that stopped it, None if it went to its end. warning: what is wrong with the
+    annotator, if anything.
+    """
+
+    run: RunDir
+    env_step: int
+    metrics: Mapping[str, float | int | None]
+    top_earners: list[tuple[str, float, bool | None]]
+    steps_per_s: float | None
+    duration_s: float
+    stopped_by: str | None
+    warning: str
+
+
+class _Loop:
+    """One process of training in a run directory."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: RunDir,
+        trainer: Trainer,
+        session: AnnotationSession | None,
+        checkpoints: Checkpoints,
+        writer: MetricsWriter,
+        reporter: Reporter,
+    ) -> None:
+        self._config = config
+        self._run = run
+        self._trainer = trainer
+        self._session = session
+        self._checkpoints = checkpoints
+        self._writer = writer
+        self._reporter = reporter
+        self._metrics: dict[str, float | int | None] = {}
+        self._speed = Speed()
+        self._saved_at = time.monotonic()
+        self._begun = time.perf_counter()
+        self._started = (self._begun, trainer.env_step)
+
+    def run(self, stop: StopRequest) -> Summary:
+        while self._trainer.env_step < self._config.total_env_steps and not stop:
+            first = not self._metrics
+            self._step()
+            if first:
+                self._trainer.wait()
+                self._started = (time.perf_counter(), self._trainer.env_step)
+        elapsed = time.perf_counter() - self._started[0]
+        steps = self._trainer.env_step - self._started[1]
+        self._finish()
+        return Summary(
+            run=self._run,
+            env_step=self._trainer.env_step,
+            metrics=self._metrics,
+            top_earners=self._trainer.top_earners(TOP_EARNERS),
+            steps_per_s=steps / elapsed if steps else None,
+            duration_s=time.perf_counter() - self._begun,
+            stopped_by=stop.reason,
+            warning=self._warning(),
+        )
+
+    def _warning(self) -> str:
+        return "" if self._session is None else self._session.health.message
+
+    def _step(self) -> None:
+        trainer = self._trainer
+        if self._session is not None:
+            trainer.take_labels(self._session.poll())
+        progress = trainer.update()
+        if self._session is not None:
+            self._session.submit(progress.new)
+            self._session.tend(trainer.captions, progress.seen)
+        self._metrics = self._figures(progress)
+        if trainer.updates_done % self._config.log.every_updates == 0:
+            self._log()
+        if time.monotonic() - self._saved_at > self._config.checkpoint.every_s:
+            self._save(wait=False)
+
+    def _figures(self, progress: Progress) -> dict[str, float | int | None]:
+        figures: dict[str, float | int | None] = {"env_step": self._trainer.env_step, **progress.metrics}
+        if self._session is not None:
+            health = self._session.health
+            figures |= {
+                "annotator/connected": int(health.connected),
+                "annotator/queued": health.queued,
+                "annotator/failed": health.failed,
+                "annotator/unparsed": health.unparsed,
+                "annotator/dropped": health.dropped,
+                "annotator/labels_per_s": health.labels_per_s,
+            }
+        return figures
+
+    def _log(self) -> None:
+        self._metrics["steps_per_s"] = self._speed.read(self._trainer.env_step)
+        self._metrics["wall_s"] = time.perf_counter() - self._begun
+        self._writer.write(self._metrics)
+        self._reporter.report(self._metrics, self._warning())
+
+    def _save(self, *, wait: bool) -> None:
+        progress = self._trainer.flush()
+        if self._session is not None:
+            self._session.tend(self._trainer.captions, progress.seen)
+        self._metrics |= progress.metrics
+        self._checkpoints.save(
+            self._trainer.updates_done, self._trainer.state, self._trainer.host_state(), wait=wait
+        )
+        self._saved_at = time.monotonic()
+
+    def _finish(self) -> None:
+        if self._session is not None:
+            self._session.finish(self._trainer.captions, take=self._trainer.take_labels)
+        self._save(wait=True)
+        self._log()
+
+
+def train(config: TrainConfig, run: RunDir, *, resume: bool) -> Summary:
+    """Trains until `total_env_steps`, Ctrl-C or SIGTERM; saves in each case.
+
+    Raises:
+        OniError: the settings cannot be used, the run directory or its checkpoint cannot, or the annotator cannot
+            start. Nothing that the annotator meets later ends a run.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(RunLock(run))
+        reporter = stack.enter_context(make_reporter(config.total_env_steps))
+        stop = stack.enter_context(StopRequest())
+        trainer = Trainer(config)
+        checkpoints = stack.enter_context(Checkpoints(run.checkpoints, keep=config.checkpoint.keep))
+        if resume:
+            _restore(trainer, checkpoints, run, reporter)
+        session: AnnotationSession | None = None
+        if trainer.reward_model.needs_labels:
+            session = stack.enter_context(AnnotationSession(run, config))
+            session.submit([trainer.captions.texts[i] for i in reversed(trainer.captions.unlabelled())])
+        writer = stack.enter_context(MetricsWriter(run.metrics_file, tensorboard=config.log.tensorboard))
+        reporter.say(f"Training {config.env.id} in {run.path}; the first update compiles for some seconds.")
+        return _Loop(config, run, trainer, session, checkpoints, writer, reporter).run(stop)
+
+
+def _restore(trainer: Trainer, checkpoints: Checkpoints, run: RunDir, reporter: Reporter) -> None:
+    restored: Any = checkpoints.restore(like=trainer.state)
+    trainer.load(restored.device, restored.host)
+    truncate_after(run.metrics_file, trainer.env_step)
+    reporter.say(f"Going on after {trainer.env_step:,} steps.")

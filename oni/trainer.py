@@ -1,0 +1,252 @@
+"""One training run as an object: what is jitted once, the state that a resume needs, and one update at a time."""
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float
+
+import envs
+from envs.errors import EnvError
+from envs.vector import VectorEnv
+from llm_annotator.types import LabelUpdate
+from oni.captions import EMPTY_ID, CaptionStats, CaptionTable, jit_lookup
+from oni.config import TrainConfig
+from oni.errors import CheckpointError, ConfigError
+from oni.metrics import EpisodeTotals, EpisodeWindow
+from oni.networks import ActorCritic, init_params, make_network
+from oni.ppo.update import LearnerState, make_learner
+from oni.rewards import RewardModel, make_mix, make_reward_model
+from oni.rewards.mixing import RewardCounts, empty_counts
+from oni.rollout import make_collect, start
+from oni.types import ActorState, Rollout
+
+
+class DeviceState(NamedTuple):
+    """All that lives on the device and changes from update to update."""
+
+    actor: ActorState
+    learner: LearnerState
+    counts: RewardCounts
+
+
+class Finished(NamedTuple):
+    """What one update left behind, still on the device until it is read."""
+
+    losses: dict[str, Float[Array, ""]]
+    episodes: EpisodeTotals
+    extrinsic: Float[Array, ""]
+    intrinsic: Float[Array, ""]
+    caption_stats: CaptionStats | None
+
+
+class Progress(NamedTuple):
+    """What one update left behind, on the host.
+
+    seen: ids of the captions that came up. new: captions never seen before.
+    """
+
+    metrics: dict[str, float | int]
+    seen: np.ndarray
+    new: list[bytes]
+
+
+def episode_totals(rollout: Rollout) -> EpisodeTotals:
+    """Sums over the episodes that ended in a rollout."""
+    ended: Bool[Array, "T B"] = rollout.terminated | rollout.truncated
+
+    def total(values: Array) -> Any:
+        return jnp.where(ended, values, 0).sum()
+
+    return EpisodeTotals(
+        episodes=ended.sum(),  # pyright: ignore[reportArgumentType]
+        success=total(rollout.success),
+        extrinsic_return=total(rollout.episode_return),
+        length=total(rollout.episode_length),
+    )
+
+
+def make_env(config: TrainConfig) -> VectorEnv[Any]:
+    """Creates the games of a run.
+
+    Raises:
+        ConfigError: there is no such environment, or an option of it cannot be used.
+    """
+    try:
+        return VectorEnv(envs.make(config.env.id, **config.env.options), config.env.num_envs)
+    except EnvError as error:
+        raise ConfigError(str(error)) from error
+
+
+class Trainer:
+    """Anakin training. `update` does one collect - label - mix - learn cycle.
+
+    The learner works on update k while the host looks at the figures of update k - 1. Randomness of update k comes from
+    `fold_in(seed, k)`, so a resumed run draws what the run never stopped would have drawn.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.env = make_env(config)
+        self.reward_model: RewardModel = make_reward_model(config.reward)
+        spec = self.env.spec
+        if self.reward_model.active and spec.event_size == 0:
+            raise ConfigError(
+                f"{spec.id} says nothing, so reward.kind {config.reward.kind!r} has nothing to label: use an environment "
+                "with captions (oni envs) or reward.kind none"
+            )
+        self.network: ActorCritic = make_network(config.network, spec)
+        self.captions = CaptionTable(spec.event_size)
+        self.window = EpisodeWindow(num_steps=config.ppo.num_steps, max_episode_steps=spec.max_episode_steps)
+        self.updates_done = 0
+        self._root_key = jax.random.key(config.seed)
+        self._learner = make_learner(self.network, config.ppo, num_updates=config.num_updates)
+        self._collect = jax.jit(make_collect(self.env, self.network, num_steps=config.ppo.num_steps))
+        self._mix = jax.jit(make_mix(config.reward))
+        self._learn = jax.jit(self._learn_and_sum)
+        self._pending: Finished | None = None
+        self._coverage: tuple[int, int] = (0, 0)
+        self.state = self._initial_state()
+        self._refresh_scores()
+
+    def _initial_state(self) -> DeviceState:
+        env_key, params_key = jax.random.split(self._root_key)
+
+        def initial(env_key: Array, params_key: Array) -> DeviceState:
+            return DeviceState(
+                actor=start(self.env, self.network, env_key),
+                learner=self._learner.init(init_params(self.network, self.env.spec, params_key)),
+                counts=empty_counts(self.config.reward, self.config.env.num_envs),
+            )
+
+        return jax.jit(initial)(env_key, params_key)
+
+    def _refresh_scores(self) -> None:
+        self._scores = jnp.asarray(self.reward_model.score(self.captions))
+
+    def _learn_and_sum(
+        self, learner: LearnerState, rollout: Rollout, reward: Array, key: Array
+    ) -> tuple[LearnerState, dict[str, Array], EpisodeTotals]:
+        learner, losses = self._learner.update(learner, rollout, reward, key)
+        return learner, losses, episode_totals(rollout)
+
+    @property
+    def env_step(self) -> int:
+        """Steps done, over all games."""
+        return self.updates_done * self.config.steps_per_update
+
+    def take_labels(self, updates: Iterable[LabelUpdate]) -> int:
+        """Takes in news from the annotator, in force from the next update; returns how many labels changed."""
+        changed = self.captions.set_labels(updates)
+        if changed:
+            self.reward_model.observe(self.captions, changed)
+            self._refresh_scores()
+        return len(changed)
+
+    def update(self) -> Progress:
+        """Plays `num_steps` in every game and learns from them; returns the figures of the update before."""
+        key = jax.random.fold_in(self._root_key, self.updates_done)
+        collect_key, learn_key = jax.random.split(key)
+        actor, rollout = self._collect(self.state.learner.params, self.state.actor, collect_key)
+        metrics, seen = self._read_pending()
+
+        new: list[bytes] = []
+        counts, stats = self.state.counts, None
+        reward = extrinsic = self.config.reward.extrinsic_coef * rollout.reward
+        intrinsic = jnp.zeros(())
+        if self.reward_model.active:
+            caption_id, new = self._caption_ids(rollout)
+            counts, mixed, stats = self._mix(counts, rollout.reward, rollout.reset, caption_id, self._scores)
+            reward, extrinsic, intrinsic = mixed.total, mixed.extrinsic, mixed.intrinsic
+        learner, losses, episodes = self._learn(self.state.learner, rollout, reward, learn_key)
+        self.state = DeviceState(actor=actor, learner=learner, counts=counts)
+        self._pending = Finished(losses, episodes, extrinsic.mean(), intrinsic.mean(), stats)
+        self.updates_done += 1
+        return Progress(metrics=metrics, seen=seen, new=new)
+
+    def flush(self) -> Progress:
+        """Waits for the last update and returns its figures."""
+        metrics, seen = self._read_pending()
+        return Progress(metrics=metrics, seen=seen, new=[])
+
+    def wait(self) -> None:
+        """Waits until the device has done what it was given."""
+        jax.block_until_ready(self.state)
+
+    def _caption_ids(self, rollout: Rollout) -> tuple[Array, list[bytes]]:
+        caption_id, num_unknown = jit_lookup(self.captions.index, rollout.event)
+        if int(num_unknown) == 0:
+            return caption_id, []
+        unknown = np.asarray(rollout.event)[np.asarray(caption_id) < 0]
+        new = self.captions.intern_events(unknown, self.env.env.describe)
+        if len(self._scores) != self.captions.capacity:
+            self._refresh_scores()
+        caption_id, _ = jit_lookup(self.captions.index, rollout.event)
+        return caption_id, [self.captions.texts[i] for i in new]
+
+    def _read_pending(self) -> tuple[dict[str, float | int], np.ndarray]:
+        if self._pending is None:
+            return {}, np.zeros(0, np.int64)
+        finished: Finished = jax.device_get(self._pending)
+        self._pending = None
+        self.window.add(EpisodeTotals(*(np.asarray(total).item() for total in finished.episodes)))
+        metrics: dict[str, float | int] = {name: float(value) for name, value in finished.losses.items()}
+        metrics["reward/extrinsic"] = float(finished.extrinsic)
+        metrics["reward/intrinsic"] = float(finished.intrinsic)
+        seen = np.zeros(0, np.int64)
+        if finished.caption_stats is not None:
+            seen = self.captions.add(finished.caption_stats, env_step=self.env_step)
+            count = np.asarray(finished.caption_stats.count)
+            self._coverage = (int(count[self.captions.known[: len(count)]].sum()), int(count.sum()))
+        return metrics | self.window.means() | self._caption_metrics(), seen
+
+    def _caption_metrics(self) -> dict[str, float | int]:
+        if not self.reward_model.active:
+            return {}
+        known = self.captions.known[: len(self.captions)]
+        labelled, said = self._coverage
+        return {
+            "captions/distinct": len(self.captions) - 1,
+            "captions/labelled": int(known.sum()),
+            "captions/helpful": int((self.captions.helpful == 1).sum()),
+            "captions/coverage": labelled / said if said else 0.0,
+        }
+
+    def host_state(self) -> dict[str, Any]:
+        """Returns what a checkpoint must hold beside the device state, as JSON values. Call after `flush`."""
+        return {
+            "updates_done": self.updates_done,
+            "captions": self.captions.state_dict(),
+            "reward_model": self.reward_model.state_dict(),
+            "window": self.window.state(),
+        }
+
+    def load(self, device: DeviceState, host: dict[str, Any]) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            CheckpointError: it belongs to another environment.
+        """
+        captions = CaptionTable.from_state_dict(host["captions"])
+        if captions.event_size != self.captions.event_size:
+            raise CheckpointError("the checkpoint was made with another environment: resume with the run's own settings")
+        self.captions = captions
+        self.state = device
+        self.updates_done = int(host["updates_done"])
+        self.window.load(host["window"])
+        self.reward_model.load_state_dict(host["reward_model"])
+        self._refresh_scores()
+
+    def top_earners(self, limit: int) -> list[tuple[str, float, bool | None]]:
+        """Lists the captions that earned most intrinsic reward, with their share of the whole and their label."""
+        earned = self.captions.reward_sum[: len(self.captions)].copy()
+        earned[EMPTY_ID] = 0.0
+        whole = np.abs(earned).sum()
+        rows: list[tuple[str, float, bool | None]] = []
+        for i in np.argsort(-earned)[:limit]:
+            if earned[i] > 0:
+                label = None if self.captions.helpful[i] < 0 else bool(self.captions.helpful[i])
+                rows.append((self.captions.texts[i].decode("utf-8", "replace"), float(earned[i] / whole), label))
+        return rows

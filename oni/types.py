@@ -1,0 +1,48 @@
+"""Trees that travel between rollout and learner."""
+
+from typing import Any, NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int, UInt8
+
+CoreState = Any
+"""Recurrent state of a policy, a tree of `[B, size]`; an empty tuple for one without memory."""
+
+
+class ActorState(NamedTuple):
+    """Where the games and the memory of the policy stand between two rollouts.
+
+    reset: whether `obs` is the first of an episode. episode_return: extrinsic, so far. episode_length: in steps.
+    """
+
+    env_state: Any
+    obs: Array
+    core_state: CoreState
+    reset: Bool[Array, " B"]
+    episode_return: Float[Array, " B"]
+    episode_length: Int[Array, " B"]
+
+
+class Rollout(NamedTuple):
+    """T steps of B games, time-major; row t holds what was seen before action t, and what action t led to.
+
+    reset: whether obs[t] is the first of an episode. reward: extrinsic. event: what action t caused.
+    bootstrap_value: value of the true last observation where `truncated`, else 0.
+    episode_return, episode_length, success: of the episode that ended at t; elsewhere of the one that goes on.
+    initial_core_state: memory before the first step. last_value: value of the observation after the last step.
+    """
+
+    obs: Array
+    action: Int[Array, "T B"]
+    log_prob: Float[Array, "T B"]
+    value: Float[Array, "T B"]
+    reset: Bool[Array, "T B"]
+    reward: Float[Array, "T B"]
+    terminated: Bool[Array, "T B"]
+    truncated: Bool[Array, "T B"]
+    bootstrap_value: Float[Array, "T B"]
+    event: UInt8[Array, "T B event_size"]
+    episode_return: Float[Array, "T B"]
+    episode_length: Int[Array, "T B"]
+    success: Bool[Array, "T B"]
+    initial_core_state: CoreState
+    last_value: Float[Array, " B"]

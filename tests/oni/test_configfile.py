@@ -1,0 +1,76 @@
+"""Settings: what is read, what is refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+
+from oni.config import TrainConfig
+from oni.configfile import load_config, to_yaml
+from oni.errors import ConfigError
+
+CONFIGS = sorted((Path(__file__).parents[2] / "configs").glob("*.yaml"))
+
+
+def write(tmp_path, text):
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_file_then_command_line(tmp_path):
+    path = write(tmp_path, "ppo:\n  learning_rate: 1e-4\n  num_epochs: 3\nenv: {options: {talkative: true}}\n")
+    config = load_config(path, ["--ppo.num-epochs", "5", "--annotator.backend.kind", "scripted"])
+    assert config.ppo.learning_rate == 1e-4  # a number that YAML takes for text
+    assert config.ppo.num_epochs == 5
+    assert config.annotator.backend.kind == "scripted"
+    assert config.env.options == {"talkative": True}
+    assert config.reward == TrainConfig().reward
+
+
+def test_what_is_written_is_read_back(tmp_path):
+    config = load_config(None, ["--seed", "7", "--reward.kind", "none"])
+    assert load_config(write(tmp_path, to_yaml(config))) == config
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_of_the_repository_is_valid(path):
+    assert load_config(path).name == path.stem
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ppo: {lerning_rate: 1}", r"unknown key ppo.lerning_rate; did you mean ppo.learning_rate\?"),
+        ("learning_rate: 1", r"did you mean ppo.learning_rate\?"),
+        ("annotator: {backend: {modle: x}}", r"did you mean annotator.backend.model\?"),
+        ("zzz: 1", "unknown key zzz$"),
+        ("ppo: {discount: 1.5}", "ppo.discount.*less than or equal to 1.*1.5"),
+        ("env: {num_envs: many}", "env.num_envs.*integer.*many"),
+        ("env: {num_envs: 0}", "env.num_envs.*greater than 0"),
+        ("reward: {kind: magic}", "reward.kind.*'magic'"),
+        ("ppo: 3", "ppo must hold"),
+        ("- a\n- b", "the file must hold"),
+        ("a: [", "is not YAML"),
+        ("env: {num_envs: 10}\nppo: {num_minibatches: 4}", "must divide"),
+    ],
+)
+def test_bad_settings_are_said(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
+def test_missing_file_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="cannot read the config"):
+        load_config(tmp_path / "nothing.yaml")
+
+
+def test_out_of_range_on_the_command_line():
+    with pytest.raises(ConfigError, match=r"ppo.clip_eps"):
+        load_config(None, ["--ppo.clip-eps", "-1"])
+
+
+def test_unknown_option_is_a_usage_error(capsys):
+    with pytest.raises(SystemExit) as stop:
+        load_config(None, ["--ppo.lerning-rate", "1"])
+    assert stop.value.code == 2
+    assert "--ppo.learning-rate" in capsys.readouterr().err

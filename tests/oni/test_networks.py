@@ -1,0 +1,74 @@
+"""Networks: sequences equal repeated steps, and episodes do not leak into each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import envs
+from oni.config import NetworkConfig
+from oni.networks import init_params, make_network
+
+
+def network_for(core, env_id="probe:memory"):
+    spec = envs.make(env_id).spec
+    network = make_network(NetworkConfig(core=core, core_size=8, hidden_size=8), spec)
+    params = init_params(network, spec, jax.random.key(0))
+    # the heads start near zero; make the outputs depend on the features
+    return network, jax.tree.map(lambda p: p + 0.1 * jax.random.normal(jax.random.key(1), p.shape), params)
+
+
+@pytest.mark.parametrize("core", ["gru", "lstm", "none"])
+def test_a_sequence_equals_its_steps(core):
+    network, params = network_for(core)
+    steps, batch = 6, 3
+    obs = jax.random.normal(jax.random.key(2), (steps, batch, 2))
+    reset = jax.random.bernoulli(jax.random.key(3), 0.3, (steps, batch))
+    state = jax.tree.map(lambda s: s + 1.0, network.initial_state(batch))
+    logits, value = network.apply({"params": params}, state, obs, reset)
+    for t in range(steps):
+        state, step_logits, step_value = network.apply({"params": params}, state, obs[t], reset[t], method="step")
+        np.testing.assert_allclose(step_logits, logits[t], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(step_value, value[t], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("core", ["gru", "lstm"])
+def test_a_reset_forgets(core):
+    network, params = network_for(core)
+    obs = jax.random.normal(jax.random.key(2), (4, 1, 2))
+    reset = jnp.zeros((4, 1), bool).at[2].set(True)
+    before = network.initial_state(1)
+    other = jax.tree.map(lambda s: s + 5.0, before)
+    ours, _ = network.apply({"params": params}, before, obs, reset)
+    theirs, _ = network.apply({"params": params}, other, obs, reset)
+    assert not np.allclose(ours[1], theirs[1])
+    np.testing.assert_array_equal(ours[2:], theirs[2:])
+
+
+def test_gru_by_hand():
+    network, params = network_for("gru")
+    zero = jax.tree.map(jnp.zeros_like, params)
+    state = jnp.full((1, 8), 2.0)
+    # all weights zero: both gates are 1/2 and the candidate is 0, so the state halves
+    state, _, _ = network.apply({"params": zero}, state, jnp.ones((1, 2)), jnp.zeros(1, bool), method="step")
+    np.testing.assert_allclose(state, 1.0)
+
+
+def test_lstm_by_hand():
+    network, params = network_for("lstm")
+    zero = jax.tree.map(jnp.zeros_like, params)
+    state = (jnp.full((1, 8), 2.0), jnp.zeros((1, 8)))
+    # all weights zero: the forget gate is sigmoid(1), nothing is let in, the output gate is 1/2
+    (cell, hidden), _, _ = network.apply({"params": zero}, state, jnp.ones((1, 2)), jnp.zeros(1, bool), method="step")
+    kept = 2.0 / (1.0 + np.exp(-1.0))
+    np.testing.assert_allclose(cell, kept, rtol=1e-6)
+    np.testing.assert_allclose(hidden, 0.5 * np.tanh(kept), rtol=1e-6)
+
+
+def test_cells_of_a_grid_are_told_apart_by_every_channel():
+    network, params = network_for("none", "xminigrid:MiniGrid-Empty-5x5")
+    obs = np.zeros((3, 7, 7, 2), np.uint8)
+    obs[1, 3, 3, 0] = 7  # another tile
+    obs[2, 3, 3, 1] = 7  # another colour
+    _, logits, _ = network.apply({"params": params}, (), jnp.asarray(obs), jnp.zeros(3, bool), method="step")
+    assert len(np.unique(np.asarray(logits).round(6), axis=0)) == 3

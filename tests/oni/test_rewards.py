@@ -1,0 +1,131 @@
+"""Counts, mixing, and the contract of every reward model."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from llm_annotator.types import LabelStatus, LabelUpdate
+from oni.captions import EMPTY_ID, CaptionTable
+from oni.config import RewardConfig
+from oni.rewards import make_mix, make_reward_model
+from oni.rewards.factory import MODELS
+from oni.rewards.mixing import count_in_episode, empty_counts, mix_rewards
+
+
+def test_counts_by_hand():
+    caption_id = jnp.array([[1, 2], [1, 2], [3, 2], [1, 2]])
+    reset = jnp.array([[True, True], [False, False], [False, True], [False, False]])
+    counts, number = count_in_episode(jnp.zeros((2, 8), jnp.uint8), caption_id, reset)
+    assert number.tolist() == [[1, 1], [2, 2], [1, 1], [3, 2]]
+    assert counts[0, :4].tolist() == [0, 3, 0, 1]
+    assert counts[1, :4].tolist() == [0, 0, 2, 0]
+
+
+def test_counts_go_on_in_the_next_rollout_and_saturate():
+    counts = jnp.zeros((1, 4), jnp.uint8)
+    ids, go_on = jnp.ones((100, 1), jnp.int32), jnp.zeros((100, 1), bool)
+    for _ in range(3):
+        counts, number = count_in_episode(counts, ids, go_on)
+    assert number[-1, 0] == 255
+    assert counts[0].tolist() == [0, 255, 0, 0]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31))
+def test_counts_equal_a_plain_loop(seed):
+    rng = np.random.default_rng(seed)
+    steps, batch, slots = 12, 3, 4
+    ids = rng.integers(0, 7, (steps, batch))
+    reset = rng.random((steps, batch)) < 0.2
+    counts = rng.integers(0, 3, (batch, slots)).astype(np.uint8)
+    expected, number = counts.copy(), np.zeros((steps, batch))
+    for t in range(steps):
+        for b in range(batch):
+            if reset[t, b]:
+                expected[b] = 0
+            expected[b, ids[t, b] % slots] += 1
+            number[t, b] = expected[b, ids[t, b] % slots]
+    ours, ours_number = count_in_episode(jnp.asarray(counts), jnp.asarray(ids), jnp.asarray(reset))
+    np.testing.assert_array_equal(ours, expected)
+    np.testing.assert_array_equal(ours_number, number)
+
+
+def test_mixing_by_hand():
+    # 2 * 0.5 + 0.3 * 1 / 2^3
+    mixed = mix_rewards(
+        jnp.array([[0.5]]),
+        jnp.array([[1.0]]),
+        jnp.array([[2]]),
+        extrinsic_coef=2.0,
+        intrinsic_coef=0.3,
+        count_exponent=3.0,
+    )
+    assert float(mixed.extrinsic[0, 0]) == pytest.approx(1.0)
+    assert float(mixed.intrinsic[0, 0]) == pytest.approx(0.0375)
+    assert float(mixed.total[0, 0]) == pytest.approx(1.0375)
+
+
+def test_the_reward_logged_is_the_reward_used():
+    config = RewardConfig(extrinsic_coef=1.0, intrinsic_coef=0.5, count_exponent=1.0)
+    ids = jnp.array([[1], [1], [0], [2]])
+    score = jnp.array([0.0, 1.0, 0.0, 0.0])
+    _, reward, stats = make_mix(config)(
+        empty_counts(config, 1), jnp.array([[0.0], [0.0], [1.0], [0.0]]), jnp.zeros((4, 1), bool), ids, score
+    )
+    assert reward.total[:, 0].tolist() == [0.5, 0.25, 1.0, 0.0]
+    assert stats.count.tolist() == [0, 2, 1, 0]
+    assert stats.episode_count.tolist() == [0, 1, 1, 0]
+    assert stats.reward_sum.tolist() == [0.0, 0.75, 0.0, 0.0]
+    assert float((reward.total - reward.extrinsic).sum()) == float(stats.reward_sum.sum())
+
+
+@pytest.fixture(params=sorted(MODELS))
+def model(request):
+    return make_reward_model(RewardConfig(kind=request.param))
+
+
+def labelled_table(**labels):
+    table = CaptionTable(1)
+    for text in labels:
+        table.intern(text.encode())
+    table.set_labels(
+        LabelUpdate(caption=text.encode(), status=LabelStatus.LABELLED, helpful=helpful, p_helpful=None)
+        for text, helpful in labels.items()
+        if helpful is not None
+    )
+    return table
+
+
+def test_no_labels_give_no_reward(model):
+    table = labelled_table(good=None, bad=None)
+    assert not model.score(table).any()
+
+
+def test_scores_have_the_shape_of_the_table_and_the_empty_caption_has_none(model):
+    table = labelled_table(good=True, bad=False)
+    model.observe(table, [1, 2])
+    score = model.score(table)
+    assert score.shape == (table.capacity,)
+    assert score.dtype == np.float32
+    assert score[EMPTY_ID] == 0.0
+
+
+def test_scoring_is_pure(model):
+    table = labelled_table(good=True, bad=False, unknown=None)
+    model.observe(table, [1, 2])
+    np.testing.assert_array_equal(model.score(table), model.score(table))
+
+
+def test_state_makes_a_round_trip(model):
+    table = labelled_table(good=True, bad=False, unknown=None)
+    model.observe(table, [1, 2])
+    other = type(model)()
+    other.load_state_dict(model.state_dict())
+    np.testing.assert_array_equal(model.score(table), other.score(CaptionTable.from_state_dict(table.state_dict())))
+
+
+def test_retrieval_pays_helpful_captions_only():
+    table = labelled_table(good=True, bad=False, unknown=None)
+    assert make_reward_model(RewardConfig(kind="retrieval")).score(table)[:4].tolist() == [0.0, 1.0, 0.0, 0.0]

@@ -1,0 +1,115 @@
+"""One update at a time: resuming, figures, and one compilation."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from probing import config, trained
+from test_probes import judge
+
+from oni.captions import CaptionTable
+from oni.checkpoint import Checkpoints
+from oni.config import RewardConfig
+from oni.errors import CheckpointError, ConfigError
+from oni.trainer import Trainer
+
+RETRIEVAL = RewardConfig(kind="retrieval", intrinsic_coef=1.0)
+
+
+def assert_equal_trees(ours, theirs):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reward", [RewardConfig(kind="none"), RETRIEVAL], ids=lambda r: r.kind)
+def test_a_resumed_run_is_bit_equal_to_one_never_stopped(tmp_path, reward):
+    settings = config("intrinsic", reward=reward)
+    whole = trained(settings, 7, labels=judge)
+    part = trained(settings, 4, labels=judge)
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        assert checkpoints.save(4, part.state, part.host_state(), wait=True)
+    resumed = Trainer(settings)
+    with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
+        restored = checkpoints.restore(like=resumed.state)
+    resumed.load(restored.device, restored.host)
+    for _ in range(3):
+        resumed.update()
+    resumed.flush()
+    assert resumed.env_step == whole.env_step
+    assert_equal_trees(resumed.state, whole.state)
+    assert resumed.host_state() == whole.host_state()
+
+
+@pytest.mark.slow
+def test_the_newest_checkpoint_that_can_be_read_wins(tmp_path, caplog):
+    trainer = trained(config("policy"), 1)
+    with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
+        for update in (1, 2, 3):
+            trainer.updates_done = update
+            checkpoints.save(update, trainer.state, trainer.host_state(), wait=True)
+    for file in (tmp_path / "c" / "3").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"broken")
+    with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
+        assert checkpoints.restore(like=trainer.state).update == 2
+    assert "after update 3 cannot be read" in caplog.text
+
+
+def test_no_checkpoint(tmp_path):
+    with Checkpoints(tmp_path / "c", keep=1) as checkpoints, pytest.raises(CheckpointError, match="no checkpoint"):
+        checkpoints.restore(like={})
+
+
+def test_the_update_is_compiled_once():
+    trainer = Trainer(config("intrinsic", reward=RETRIEVAL))
+    for _ in range(4):
+        progress = trainer.update()
+        trainer.take_labels(judge(progress.new))
+    assert trainer._learn._cache_size() == 1
+    assert trainer._collect._cache_size() == 1
+    assert trainer._mix._cache_size() == 1
+
+
+def test_figures_of_an_update():
+    trainer = Trainer(config("intrinsic", reward=RETRIEVAL))
+    first = trainer.update()
+    assert first.metrics == {}
+    assert sorted(first.new) == [b"You find a coin.", b"You hear the wind."]
+    trainer.take_labels(judge(first.new))
+    assert trainer.update().metrics["captions/coverage"] == 1.0  # labels are counted when figures are read
+    figures = trainer.flush().metrics
+    assert figures["captions/distinct"] == 2
+    assert figures["captions/labelled"] == 2
+    assert figures["captions/helpful"] == 1
+    assert figures["reward/extrinsic"] == 0.0
+    assert figures["reward/intrinsic"] > 0.1
+    assert trainer.captions.count.sum() == trainer.env_step
+    assert trainer.captions.reward_sum.sum() == pytest.approx(figures["reward/intrinsic"] * trainer.env_step / 2, rel=1e-4)
+    (caption, share, label), *_ = trainer.top_earners(3)
+    assert (caption, share, label) == ("You find a coin.", 1.0, True)
+
+
+def test_a_label_reward_needs_an_environment_that_speaks():
+    with pytest.raises(ConfigError, match="says nothing"):
+        Trainer(config("policy", reward=RETRIEVAL))
+
+
+def test_host_state_is_json():
+    trainer = trained(config("intrinsic", reward=RETRIEVAL), 2, labels=judge)
+    state = json.loads(json.dumps(trainer.host_state()))
+    assert CaptionTable.from_state_dict(state["captions"]).texts == trainer.captions.texts
+
+
+@pytest.mark.slow
+def test_twenty_updates_against_golden_figures(golden):
+    """Any change of the learning itself shows here; rounding keeps differences between machines out."""
+    trainer = Trainer(config("obs-policy"))
+    lines = []
+    for _ in range(20):
+        trainer.update()
+        figures = trainer.flush().metrics
+        rounded = {name: float(f"{figures[name]:.3g}") for name in ("success", "loss/entropy", "reward/extrinsic")}
+        lines.append(json.dumps(rounded))
+    golden("twenty_updates.jsonl", "\n".join(lines) + "\n")
