@@ -53,7 +53,9 @@ def _matches(cue: Array, action: Array) -> Array:
 
 
 PROBES = {
-    "value": Probe("one action, reward 1: the value head", num_actions=1, reward=lambda cue, step, action: jnp.ones(())),
+    "value": Probe(
+        "one action, reward 1: the value head", num_actions=1, reward=lambda cue, step, action: jnp.ones(())
+    ),
     "obs-value": Probe(
         "reward is the number observed: the value depends on the observation",
         num_actions=1,
@@ -105,7 +107,9 @@ PROBES = {
         length=3,
         obs=lambda cue, step: (cue, step / 3.0),
         success=lambda cue, step, action: _matches(cue, action),
-        event=lambda cue, step, action: jnp.where(step == 2, jnp.where(_matches(cue, action), 1, 2), 0).astype(jnp.uint8),
+        event=lambda cue, step, action: jnp.where(step == 2, jnp.where(_matches(cue, action), 1, 2), 0).astype(
+            jnp.uint8
+        ),
         captions=("", "You reach the exit.", "You fall asleep."),
     ),
 }

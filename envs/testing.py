@@ -71,7 +71,10 @@ def check_env(env: JaxEnv[Any], *, seed: int = 0, num_envs: int = 8, num_steps: 
     steps = num_steps or min(spec.max_episode_steps + 1, 2_000)
     rollout = _play(VectorEnv(env, num_envs), key, steps)
     again = _play(VectorEnv(env, num_envs), key, steps)
-    same = all(np.array_equal(a, b, equal_nan=a.dtype.kind == "f") for a, b in zip(jax.tree.leaves(rollout), jax.tree.leaves(again), strict=True))
+    same = all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        for a, b in zip(jax.tree.leaves(rollout), jax.tree.leaves(again), strict=True)
+    )
     _require(same, "the same key and actions gave two different episodes")
     return _check_episodes(env, rollout, complete=steps > spec.max_episode_steps)
 

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 StateT = TypeVar("StateT")
+StateT_contra = TypeVar("StateT_contra", contravariant=True)
 
 
 class ObsSpec(NamedTuple):
@@ -91,9 +92,9 @@ class JaxEnv(Protocol[StateT]):
 
 
 @runtime_checkable
-class Renders(Protocol[StateT]):
+class Renders(Protocol[StateT_contra]):
     """A `JaxEnv` that can also draw itself, for recordings and the inspector."""
 
-    def render(self, state: StateT) -> np.ndarray:
+    def render(self, state: StateT_contra) -> np.ndarray:
         """Returns a picture of one (unbatched) state as `uint8[height, width, 3]`."""
         ...

@@ -44,8 +44,10 @@ def replace_rows(
 
 
 class VectorEnv(Generic[StateT]):
-    """B games in lock step with same-step auto-reset: after the last step of an episode `obs` is already the first of
-    the next one and `final_obs` the true last. Row i draws from `fold_in(key, i)`.
+    """B games in lock step with same-step auto-reset.
+
+    After the last step of an episode `obs` is already the first of the next one and `final_obs` the true last. Row i
+    draws from `fold_in(key, i)`.
     """
 
     def __init__(self, env: JaxEnv[StateT], num_envs: int) -> None:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from llm_annotator.secret import clean_secret
 from llm_annotator.types import LabelUpdate, Occurrence
 
 if TYPE_CHECKING:
@@ -41,7 +42,8 @@ class ClientHealth:
     connected: the service answered last time. message: what is wrong and what to do; empty if all is well.
     queued: captions of this run without an answer, those in flight included. in_flight: questions that the service
     has under way for this labeler. labelled, failed, unparsed: captions of this run by their answer.
-    dropped: captions that fell out of a full queue (here and at the service; they are offered again).
+    dropped: captions that fell out of a full queue (here and at the service; they are offered again), and those that
+    can never be labelled because they are too long.
     requests: questions to the LLM since the service started. labels_per_s: of this labeler, lately.
     """
 
@@ -85,8 +87,11 @@ class Mailbox:
 class AnnotatorClient:
     """One run's connection to an annotator service.
 
-    `submit`, `poll` and `record` return at once and never raise for network trouble: a background thread does the
+    Inside the `with` block `submit`, `poll` and `record` return at once and never raise: a background thread does the
     talking, offers what is unanswered again after the service was away, and keeps `health`.
+
+    Raises:
+        ConfigError: a token that no header can carry.
     """
 
     def __init__(
@@ -99,6 +104,7 @@ class AnnotatorClient:
         token: str | None = None,
     ) -> None:
         registration = {"run_id": run_id, "name": run_name, "config": run_config, "labeler": labeler.to_wire()}
+        token = clean_secret(token, "the annotator's token (annotator.token_env names its environment variable)")
         self._arguments = (url, registration, token)
         self._mailbox = Mailbox()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -161,21 +167,28 @@ class AnnotatorClient:
         mailbox = self._mailbox
         if len(mailbox.batches) >= MAX_BATCHES:
             # The background thread is stuck or dead. The newest are kept, as everywhere.
-            lost = mailbox.batches.popleft()
-            mailbox.dropped_captions += len(lost) if isinstance(lost[0], bytes) else 0
+            with contextlib.suppress(IndexError):  # it has taken them all meanwhile
+                lost = mailbox.batches.popleft()
+                mailbox.dropped_captions += len(lost) if isinstance(lost[0], bytes) else 0
         mailbox.batches.append(batch)
         self._call("take")
 
     def _call(self, method: Literal["take", "stop"]) -> None:
+        self._check_opened()
         loop, worker = self._loop, self._worker
-        if loop is None or worker is None:
-            raise RuntimeError("AnnotatorClient is not open: use it in a `with` statement")
+        if loop is None or worker is None:  # the thread failed before it had them; `health` says why
+            return
         with contextlib.suppress(RuntimeError):  # the loop is closed: `health` says why, or the client was closed
             loop.call_soon_threadsafe(getattr(worker, method))
 
-    def _wait_for(self, event: Literal["drained", "flushed"], timeout_s: float) -> bool:
-        if self._loop is None or self._worker is None:
+    def _check_opened(self) -> None:
+        if self._thread is None:
             raise RuntimeError("AnnotatorClient is not open: use it in a `with` statement")
+
+    def _wait_for(self, event: Literal["drained", "flushed"], timeout_s: float) -> bool:
+        self._check_opened()
+        if self._loop is None or self._worker is None:
+            return False
         deadline = time.monotonic() + timeout_s
         waiting: Coroutine[Any, Any, None] = getattr(self._worker, event)()
         try:

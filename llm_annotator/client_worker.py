@@ -7,7 +7,7 @@ The cursor counts changes of the store, so no label that was committed while the
 
 import asyncio
 import contextlib
-import itertools
+import logging
 import random
 import time
 from collections.abc import Mapping
@@ -18,8 +18,10 @@ import httpx
 
 from llm_annotator import wire
 from llm_annotator.client import ClientHealth, Mailbox
-from llm_annotator.ledger import MAX_OFFER, Ledger
+from llm_annotator.ledger import Ledger, cut
 from llm_annotator.types import LabelStatus, Occurrence
+
+_log = logging.getLogger(__name__)
 
 MAX_UNREAD = 100_000
 """Labels that wait for `poll`; beyond it no more are fetched until the trainer has taken some."""
@@ -46,10 +48,11 @@ TIMEOUT_S = 10.0
 class _Trouble(Exception):
     """A request that was not answered as it should be; the message is for people."""
 
-    def __init__(self, message: str, *, answered: bool, error: str = "") -> None:
+    def __init__(self, message: str, *, answered: bool, error: str = "", status: int = 0) -> None:
         super().__init__(message)
         self.answered = answered
         self.error = error
+        self.batch_refused = status in wire.BATCH_REFUSED
 
 
 class Worker:
@@ -62,6 +65,7 @@ class Worker:
         self._mailbox = mailbox
         self._ledger = Ledger()
         self._occurrences: dict[bytes, Occurrence] = {}
+        self._lost_occurrences = 0
         self._something_to_offer = asyncio.Event()
         self._something_seen = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -100,10 +104,15 @@ class Worker:
         now = time.monotonic()
         while batches:
             for item in batches.popleft():
-                if isinstance(item, Occurrence):
-                    self._occurrences[item.caption] = item
-                else:
+                if not isinstance(item, Occurrence):
                     self._ledger.want(item, now)
+                    continue
+                try:
+                    wire.check_occurrence(item)
+                except (TypeError, ValueError, OverflowError) as error:
+                    self._lose_occurrences(1, str(error))
+                else:
+                    self._occurrences[item.caption] = item
         self._flag_offers()
         if self._occurrences:
             self._something_seen.set()
@@ -151,6 +160,8 @@ class Worker:
         cursor: int = answer["cursor"]
         # Another labeler: the service was started with another model. A smaller cursor: with another store.
         if answer["labeler_id"] != self._labeler_id or self._cursor is None or cursor < self._cursor:
+            if self._labeler_id not in ("", answer["labeler_id"]):
+                self._ledger.start_over()
             self._labeler_id = answer["labeler_id"]
             self._cursor = cursor
         self._instance = answer["instance"]
@@ -164,7 +175,15 @@ class Worker:
             older = not self._ledger.has_fresh
             batch = self._ledger.next_backlog(self._status.room) if older else self._ledger.next_fresh()
             body = {"run_id": self._registration["run_id"], "labeler_id": self._labeler_id}
-            answer = await self._exchange(http, "/v1/captions", body | {"captions": batch, "older": older})
+            try:
+                answer = await self._exchange(http, "/v1/captions", body | {"captions": batch, "older": older})
+            except _Trouble as trouble:
+                if not trouble.batch_refused:
+                    raise
+                self._ledger.give_up(batch, f"the annotator refuses them: {trouble}")
+                self._flag_offers()
+                self._tell_progress()
+                continue
             self._ledger.offered(batch)
             if answer["dropped"]:
                 self._ledger.some_lost()
@@ -186,10 +205,15 @@ class Worker:
         while True:
             await self._something_seen.wait()
             self._hurry.clear()
-            items = list(itertools.islice(self._occurrences.values(), MAX_OFFER))
+            items = cut(self._occurrences.values(), lambda item: len(item.caption))
             rows = [wire.occurrence_to_wire(item) for item in items]
             body = {"run_id": self._registration["run_id"], "occurrences": rows}
-            await self._exchange(http, "/v1/occurrences", body)
+            try:
+                await self._exchange(http, "/v1/occurrences", body)
+            except _Trouble as trouble:
+                if not trouble.batch_refused:
+                    raise
+                self._lose_occurrences(len(items), f"the annotator refuses them: {trouble}")
             for item in items:
                 if self._occurrences.get(item.caption) is item:  # no newer totals came meanwhile
                     del self._occurrences[item.caption]
@@ -198,6 +222,11 @@ class Worker:
             self._tell_progress()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), OCCURRENCES_PAUSE_S)
+
+    def _lose_occurrences(self, number: int, why: str) -> None:
+        if not self._lost_occurrences:
+            _log.warning("%d totals of captions are not stored: %s. Others like it are left out unsaid.", number, why)
+        self._lost_occurrences += number
 
     async def _exchange(
         self, http: httpx.AsyncClient, path: str, body: Mapping[str, Any], *, wait_s: float = 0.0
@@ -231,7 +260,7 @@ class Worker:
     def _refused(self, response: httpx.Response) -> _Trouble:
         try:
             said: dict[str, Any] = response.json()
-            return _Trouble(said["message"], answered=True, error=said["error"])
+            return _Trouble(said["message"], answered=True, error=said["error"], status=response.status_code)
         except (ValueError, KeyError, TypeError):
             message = f"{self._url} answers with HTTP status {response.status_code}: check annotator.url."
             return _Trouble(message, answered=True)
@@ -243,7 +272,6 @@ class Worker:
         if self._status.dropped > before.dropped:
             ledger.some_lost()
         self._flag_offers()
-        self._publish()
         self._tell_progress()
 
     def _flag_offers(self) -> None:
@@ -267,6 +295,7 @@ class Worker:
         )
 
     def _tell_progress(self) -> None:
+        self._publish()
         self._progress.set()
         self._progress = asyncio.Event()
 

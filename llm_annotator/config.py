@@ -66,7 +66,7 @@ class EngineConfig:
     backoff_s: PositiveSeconds = 0.5
     """First pause after a failure; doubles each time, with jitter."""
     max_backoff_s: PositiveSeconds = 30.0
-    """Longest pause between two attempts."""
+    """Longest pause between two attempts, unless the server asks for more; of that five minutes are granted."""
     retry_failed_s: PositiveSeconds = 300.0
     """Seconds after which a caption stored as failed or unparsed may be asked again when it is offered again."""
 

@@ -27,7 +27,7 @@ from llm_annotator.errors import (
     BackendRejected,
     ConfigError,
 )
-from llm_annotator.gate import BackendGate, backoff_s
+from llm_annotator.gate import BackendGate, asked_pause_s, backoff_s
 from llm_annotator.jobs import Job, JobKey, LabelerCounts, Offer
 from llm_annotator.labeler import Labeler
 from llm_annotator.rates import RateMeter
@@ -253,8 +253,7 @@ class Engine:
     async def _failed(self, job: Job, error: Exception) -> None:
         job.attempts += 1
         if job.attempts < self._config.max_attempts:
-            asked_for_s = (error.retry_after_s or 0.0) if isinstance(error, BackendError) else 0.0
-            pause_s = max(backoff_s(job.attempts, self._config, self._draw), asked_for_s)
+            pause_s = max(backoff_s(job.attempts, self._config, self._draw), asked_pause_s(error))
             heapq.heappush(self._delayed, (self._clock() + pause_s, next(self._ties), job))
             self.counts(job.labeler.id).queued += 1
             return

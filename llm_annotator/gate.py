@@ -6,6 +6,16 @@ from collections.abc import Callable
 from llm_annotator.config import EngineConfig
 from llm_annotator.errors import BackendError, BackendOverloaded, BackendRejected, BackendUnreachable
 
+MAX_RETRY_AFTER_S = 300.0
+"""Longest pause that is made because a server asks for it (`Retry-After`). One that names hours is asked again sooner:
+its clock or its mind may have changed, and one question every five minutes harms nobody."""
+
+
+def asked_pause_s(error: Exception) -> float:
+    """Returns the pause that the server asked for with its error, at most `MAX_RETRY_AFTER_S`; 0 if it did not."""
+    asked_s = error.retry_after_s if isinstance(error, BackendError) else None
+    return min(asked_s or 0.0, MAX_RETRY_AFTER_S)
+
 
 def backoff_s(failures: int, config: EngineConfig, draw: Callable[[], float] = random.random) -> float:
     """Returns the pause after so many failures in a row, in seconds.
@@ -55,7 +65,10 @@ class BackendGate:
             self.problem = ""
 
     def faulted(self, ticket: int, error: BackendError) -> None:
-        """Notes a fault of the backend: the next question waits, at least as long as the server asked for."""
+        """Notes a fault of the backend: the next question waits, at least as long as the server asked for.
+
+        A question that is older than the backend's last answer says nothing: the gate stays open.
+        """
         now = self._clock()
         if ticket == self._generation:
             self._failures += 1
@@ -63,8 +76,8 @@ class BackendGate:
             self._probing = False
             self._resume_at = now + backoff_s(self._failures, self._config, self._draw)
             self.problem = explain(error)
-        if error.retry_after_s is not None:
-            self._resume_at = max(self._resume_at, now + error.retry_after_s)
+        if self._failures:
+            self._resume_at = max(self._resume_at, now + asked_pause_s(error))
 
     def abandoned(self, ticket: int) -> None:
         """Notes that a question ended without showing anything about the backend."""

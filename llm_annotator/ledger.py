@@ -1,20 +1,29 @@
 """What a client knows about its captions: which were answered, which are to be offered. No network, no clock."""
 
 import itertools
+import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
 
 from llm_annotator.types import LabelStatus, LabelUpdate
 from llm_annotator.wire import MAX_CAPTION_BYTES
+
+_log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 MAX_PENDING = 100_000
 """Captions without an answer that are kept; beyond it the oldest are dropped and counted."""
 
 MAX_OFFER = 5_000
-"""Captions in one request."""
+"""Captions, or occurrences of captions, in one request."""
 
 MAX_OFFER_BYTES = 4 * 2**20
 """Bytes of captions in one request, so that it stays well below what the service takes."""
+
+_SHOWN_BYTES = 80
+"""How much of a caption stands in the log."""
 
 REOFFER_S = 30.0
 """A caption answered without a label is offered again at most this often; the service decides when to ask."""
@@ -30,7 +39,8 @@ class Ledger:
 
     def __init__(self) -> None:
         self.dropped = 0
-        """Captions that were not kept: too long, or too many."""
+        """Captions that were not kept: too long, refused by the service, or too many."""
+        self._given_up: set[bytes] = set()
         self._pending: dict[bytes, None] = {}  # without an answer, newest last
         self._fresh: dict[bytes, None] = {}  # those of them that were never offered
         self._backlog: dict[bytes, None] = {}  # those of them that are to be offered again
@@ -59,31 +69,28 @@ class Ledger:
 
     def want(self, caption: bytes, now_s: float) -> None:
         """Notes that a label is wanted. Empty captions, and those asked for or labelled already, change nothing."""
-        if not caption or caption in self._pending:
+        if not caption or caption in self._pending or caption in self._given_up:
             return
         if len(caption) > MAX_CAPTION_BYTES:
-            self.dropped += 1
+            self.give_up([caption], f"longer than {MAX_CAPTION_BYTES} bytes")
             return
         answer = self._answers.get(caption)
         if answer is not None and (answer[0].status is LabelStatus.LABELLED or now_s - answer[1] < REOFFER_S):
             return
         self._pending[caption] = None
         self._fresh[caption] = None
-        if len(self._pending) > MAX_PENDING:
-            oldest = next(iter(self._pending))
-            self._forget(oldest)
-            self.dropped += 1
+        self._drop_oldest()
 
     def next_fresh(self) -> list[bytes]:
         """Returns fresh captions for one request, the newest last, where the service starts."""
-        return _cut(itertools.islice(self._fresh, MAX_OFFER))
+        return cut(self._fresh, len)
 
     def next_backlog(self, room: int) -> list[bytes]:
         """Returns the newest captions that are to be offered again, at most `room`, the newest last."""
         if self._backlog_is_stale:
             self._backlog = {caption: None for caption in self._pending if caption not in self._fresh}
             self._backlog_is_stale = False
-        return _cut(itertools.islice(reversed(self._backlog), min(room, MAX_OFFER)))[::-1]
+        return cut(itertools.islice(reversed(self._backlog), room), len)[::-1]
 
     def offered(self, batch: Iterable[bytes]) -> None:
         """Notes that the service has these captions."""
@@ -94,6 +101,29 @@ class Ledger:
     def some_lost(self) -> None:
         """Notes that the service may have lost any caption that it was offered."""
         self._backlog_is_stale = len(self._pending) > len(self._fresh)
+
+    def give_up(self, captions: Sequence[bytes], why: str) -> None:
+        """Notes that captions can never have a label: they are not offered again. The log tells of the first ones."""
+        if captions and not self._given_up:
+            _log.warning(
+                "%d captions get no label (%s); the first begins %r. Others like it are only counted.",
+                len(captions),
+                why,
+                captions[0][:_SHOWN_BYTES],
+            )
+        for caption in captions:
+            self._forget(caption)
+            self._given_up.add(caption)
+            self.dropped += 1
+
+    def start_over(self) -> None:
+        """Notes that another labeler answers from now on: every caption is without an answer again."""
+        answered = [caption for caption in self._answers if caption not in self._pending]
+        self._answers.clear()
+        self._tally.clear()
+        self._pending = dict.fromkeys(answered) | self._pending
+        self._drop_oldest()
+        self.some_lost()
 
     def learn(self, updates: Iterable[LabelUpdate], now_s: float) -> list[LabelUpdate]:
         """Notes answers; returns those that are news to this client, which asked for the caption."""
@@ -112,19 +142,24 @@ class Ledger:
             news.append(update)
         return news
 
+    def _drop_oldest(self) -> None:
+        while len(self._pending) > MAX_PENDING:
+            self._forget(next(iter(self._pending)))
+            self.dropped += 1
+
     def _forget(self, caption: bytes) -> None:
         self._pending.pop(caption, None)
         self._fresh.pop(caption, None)
         self._backlog.pop(caption, None)
 
 
-def _cut(captions: Iterable[bytes]) -> list[bytes]:
-    """Returns as many captions as fit into one request, one at least."""
-    batch: list[bytes] = []
+def cut(items: Iterable[Item], caption_bytes: Callable[[Item], int]) -> list[Item]:
+    """Returns as many items as fit into one request, one at least."""
+    batch: list[Item] = []
     size = 0
-    for caption in captions:
-        size += len(caption)
+    for item in itertools.islice(items, MAX_OFFER):
+        size += caption_bytes(item)
         if batch and size > MAX_OFFER_BYTES:
             break
-        batch.append(caption)
+        batch.append(item)
     return batch

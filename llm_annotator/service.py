@@ -1,7 +1,7 @@
 """The annotator's process: `python -m llm_annotator.service`, which a run starts for itself, and `oni serve`.
 
 On standard output it writes one line of JSON: {"ready": true, "url": ...}, or {"error": class, "message": text} if it
-cannot start. Logs go to standard error. SIGTERM and SIGINT end it in order.
+cannot start. Logs, and whatever libraries print, go to standard error. SIGTERM and SIGINT end it in order.
 """
 
 import argparse
@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from llm_annotator.backends import create_backend
+from llm_annotator.children import Report
 from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
 from llm_annotator.errors import AnnotatorError, ConfigError, PortInUse, ServiceError, StoreError
+from llm_annotator.secret import clean_secret
 from llm_annotator.store.writer import Store
 
 _log = logging.getLogger(__name__)
@@ -60,11 +62,12 @@ def serve(
     """
     from llm_annotator.app import is_loopback
 
-    token = os.environ.get(token_env or config.token_env)
+    variable = token_env or config.token_env
+    token = clean_secret(os.environ.get(variable), f"the token in the environment variable {variable}")
     if not is_loopback(host) and not token:
         raise ServiceError(
-            f"{host} can be reached from other machines: set a token in the environment variable "
-            f"{token_env or config.token_env}, or serve on 127.0.0.1"
+            f"{host} can be reached from other machines: set a token in the environment variable {variable}, or serve "
+            "on 127.0.0.1"
         )
     with _listen(host, port) as listener:
         _serve(store, listener, config, token=token, on_ready=on_ready)
@@ -175,7 +178,8 @@ async def _run(
 
 def _redactor(config: AnnotatorConfig, token: str | None) -> Callable[[str], str]:
     """Returns a function that blots out the key and the token: servers like to repeat a key that they refuse."""
-    secrets = [secret for secret in (os.environ.get(config.backend.api_key_env), token) if secret]
+    key = os.environ.get(config.backend.api_key_env, "").strip()
+    secrets = [secret for secret in (key, token) if secret]
 
     def redact(text: str) -> str:
         for secret in secrets:
@@ -204,20 +208,26 @@ def config_from_json(text: str) -> AnnotatorConfig:
 def main(arguments: list[str] | None = None) -> int:
     """Runs the service with the settings of the command line; returns the exit status."""
     options = _parse(arguments)
+    report = Report()
     logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     for noisy in ("httpx", "httpcore", "openai"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     if options.parent_pid is not None:
         _end_with(options.parent_pid)
     try:
+        # Not from the environment, which the token would then share with every child of this process.
+        token = sys.stdin.readline().strip() if options.token_on_stdin else None
         config = config_from_json(options.config.read())
+
+        def on_ready(url: str) -> None:
+            report.send({"ready": True, "url": url})
+
         if options.fd is None:
-            serve(options.store, options.host, options.port, config, on_ready=_report_ready)
+            serve(options.store, options.host, options.port, config, on_ready=on_ready)
         else:
-            listener = socket.socket(fileno=options.fd)
-            _serve(options.store, listener, config, token=None, on_ready=_report_ready)
+            _serve(options.store, socket.socket(fileno=options.fd), config, token=token, on_ready=on_ready)
     except AnnotatorError as error:
-        _report({"error": type(error).__name__, "message": str(error)})
+        report.send({"error": type(error).__name__, "message": str(error)})
         _log.error("%s", error)
         return EXIT_FAILED
     return 0
@@ -230,20 +240,17 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--fd", type=int, help="listening socket that the parent process hands over")
+    parser.add_argument(
+        "--token-on-stdin",
+        action="store_true",
+        help="with --fd: the first line of stdin is the token that clients must send (none without this)",
+    )
     parser.add_argument("--parent-pid", type=int, help="end when this process, the parent, has ended")
     return parser.parse_args(arguments)
 
 
 def _open_text(name: str) -> TextIO:
     return sys.stdin if name == "-" else Path(name).open(encoding="utf-8")
-
-
-def _report_ready(url: str) -> None:
-    _report({"ready": True, "url": url})
-
-
-def _report(line: dict[str, Any]) -> None:
-    print(json.dumps(line), flush=True)
 
 
 def _end_with(parent_pid: int) -> None:

@@ -3,19 +3,21 @@
 import json
 import logging
 import os
+import secrets
 import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from llm_annotator import errors
+from llm_annotator.children import python_command, python_environment, read_report
 from llm_annotator.config import AnnotatorConfig
 from llm_annotator.errors import AnnotatorError, ServiceError, StoreFull
 
@@ -62,10 +64,12 @@ class ServiceProcess:
     def __init__(self, store: Path, config: AnnotatorConfig, log_file: Path) -> None:
         self.store = store
         self.log_file = log_file
+        self.token = secrets.token_urlsafe()
+        """What clients must send: other users of this machine reach loopback too. The same across restarts."""
         self._config_json = json.dumps(asdict(config))
         self._url = ""
         self._listener: socket.socket | None = None
-        self._process: subprocess.Popen[str] | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._closing = threading.Event()
         self._watcher: threading.Thread | None = None
         self._lock = threading.Lock()  # guards `_health`, which the watcher writes and everyone reads
@@ -129,52 +133,48 @@ class ServiceProcess:
             self._listener = None
         self._note(running=False)
 
-    def _spawn(self) -> subprocess.Popen[str]:
+    def _spawn(self) -> subprocess.Popen[bytes]:
         assert self._listener is not None
         self.log_file.parent.mkdir(parents=True, exist_ok=True)
-        package_parent = str(Path(__file__).parent.parent)
-        search_path = os.pathsep.join(filter(None, (package_parent, os.environ.get("PYTHONPATH"))))
         descriptor = self._listener.fileno()
         arguments = ["--config", "-", "--store", str(self.store.absolute()), "--fd", str(descriptor)]
-        arguments += ["--parent-pid", str(os.getpid())]
+        arguments += ["--token-on-stdin", "--parent-pid", str(os.getpid())]
         with self.log_file.open("a", encoding="utf-8") as log:
             process = subprocess.Popen(
-                [sys.executable, "-m", "llm_annotator.service", *arguments],
+                [*python_command("llm_annotator.service"), *arguments],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
                 pass_fds=(descriptor,),
                 # A session of its own: Ctrl-C at the terminal is for the run, which saves first and then ends us.
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": search_path},
-                text=True,
+                env=python_environment(),
             )
         assert process.stdin is not None
         try:
-            process.stdin.write(self._config_json)
+            process.stdin.write(f"{self.token}\n{self._config_json}".encode())
             process.stdin.close()
         except BrokenPipeError:
             pass  # it died at once; the exit status and the log say why
         return process
 
-    def _await_ready(self, process: subprocess.Popen[str]) -> AnnotatorError | None:
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> AnnotatorError | None:
         """Returns why the service cannot start, None once it is ready."""
         assert process.stdout is not None
+        deadline = time.monotonic() + START_TIMEOUT_S
+        unread = b""
         with process.stdout as output:
-            readable, _, _ = select.select([output], [], [], START_TIMEOUT_S)
-            if readable:
-                return self._read_report(output.readline(), process)
+            while select.select([output], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                chunk = os.read(output.fileno(), 4096)
+                if not chunk:
+                    how = _ending(_reap(process))
+                    return ServiceError(f"the annotator service {how} while starting: see {self.log_file}")
+                *lines, unread = (unread + chunk).split(b"\n")
+                for line in lines:  # a library may print, before the service can keep it from that
+                    if report := read_report(line, "ready", "error"):
+                        return _refusal(report)
         process.kill()
         return ServiceError(f"the annotator service did not start within {START_TIMEOUT_S:.0f} s: see {self.log_file}")
-
-    def _read_report(self, line: str, process: subprocess.Popen[str]) -> AnnotatorError | None:
-        if not line:
-            return ServiceError(f"the annotator service {_ending(process.wait())} while starting: see {self.log_file}")
-        report: dict[str, Any] = json.loads(line)
-        if report.get("ready"):
-            return None
-        kind = getattr(errors, str(report.get("error")), ServiceError)
-        return kind(report.get("message", "the annotator service cannot start"))
 
     def _watch(self) -> None:
         try:
@@ -228,6 +228,14 @@ class ServiceProcess:
             self._health = replace(self._health, **changes)
 
 
+def _refusal(report: Mapping[str, Any]) -> AnnotatorError | None:
+    """Returns the error that a service reports; None if it is ready."""
+    if report.get("ready"):
+        return None
+    kind = getattr(errors, str(report["error"]), ServiceError)
+    return kind(report.get("message", "the annotator service cannot start"))
+
+
 def _may_pass(refusal: AnnotatorError) -> bool:
     """Returns whether what kept a service from starting may be over at the next try.
 
@@ -243,11 +251,16 @@ def _ending(status: int) -> str:
     return f"ended with status {status}"
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _end(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.terminate()
-        try:
-            process.wait(timeout=CLOSE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        _reap(process)
+
+
+def _reap(process: subprocess.Popen[bytes]) -> int:
+    """Returns the status of a process that is about to end; one that does not is killed."""
+    try:
+        return process.wait(timeout=CLOSE_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.wait()

@@ -12,6 +12,7 @@ is unanswered. `known` and `updates` hold labels; `cursor` numbers the changes o
 Errors are JSON, {error, message}, whatever was asked.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -30,6 +31,12 @@ MAX_BODY_BYTES = 16 * 2**20
 
 MAX_CAPTION_BYTES = 256 * 2**10
 """Longer captions are not taken: no game says that much, and no model reads it."""
+
+BATCH_REFUSED = frozenset()
+"""HTTP statuses that mean: this body will never be taken, do not send it again."""
+
+_MAX_INTEGER = 2**63 - 1
+"""What a column of SQLite holds."""
 
 MAX_UPDATES = 5_000
 """Labels in one answer at most; the cursor says where to go on."""
@@ -101,19 +108,39 @@ def update_from_wire(row: Sequence[Any]) -> LabelUpdate:
 
 def occurrence_to_wire(item: Occurrence) -> list[Any]:
     """Returns one occurrence as a row."""
-    return [item.caption, item.count, item.first_step, item.last_step, item.reward_sum, item.episode_count]
+    episodes = None if item.episode_count is None else int(item.episode_count)
+    # Numbers of NumPy pass for Python's everywhere, but not with msgpack.
+    return [item.caption, int(item.count), int(item.first_step), int(item.last_step), float(item.reward_sum), episodes]
+
+
+def check_occurrence(item: Occurrence) -> None:
+    """Checks that an occurrence can be sent and stored.
+
+    Raises:
+        ValueError: a caption that is too long, a number that is not finite or that no column holds.
+    """
+    caption = cast("object", item.caption)  # it may come from another program
+    if not isinstance(caption, bytes):
+        raise ValueError(f"a caption is bytes, not {type(caption).__name__}")
+    if len(caption) > MAX_CAPTION_BYTES:
+        raise ValueError(f"a caption has {len(caption)} bytes, {MAX_CAPTION_BYTES} at most are kept")
+    if not math.isfinite(item.reward_sum):
+        raise ValueError(f"reward_sum is {item.reward_sum}, not a finite number")
+    for name, value in (("count", item.count), ("first_step", item.first_step), ("last_step", item.last_step)):
+        if not 0 <= value <= _MAX_INTEGER:
+            raise ValueError(f"{name} is {value}, not from 0 to {_MAX_INTEGER}")
+    if item.episode_count is not None and not 0 <= item.episode_count <= _MAX_INTEGER:
+        raise ValueError(f"episode_count is {item.episode_count}, not from 0 to {_MAX_INTEGER}")
 
 
 def occurrence_from_wire(row: Sequence[Any]) -> Occurrence:
     """Returns the occurrence that a row holds.
 
     Raises:
-        ValueError: not such a row.
+        ValueError: not such a row, or one that `check_occurrence` refuses.
     """
     caption, count, first_step, last_step, reward_sum, episode_count = row
-    if not isinstance(caption, bytes):
-        raise ValueError(f"a caption is bytes, not {type(caption).__name__}")
-    return Occurrence(
+    item = Occurrence(
         caption=caption,
         count=int(count),
         first_step=int(first_step),
@@ -121,3 +148,5 @@ def occurrence_from_wire(row: Sequence[Any]) -> Occurrence:
         reward_sum=float(reward_sum),
         episode_count=None if episode_count is None else int(episode_count),
     )
+    check_occurrence(item)
+    return item

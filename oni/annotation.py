@@ -76,7 +76,7 @@ class AnnotationSession:
                 self._service = self._stack.enter_context(
                     ServiceProcess(self._run.store, annotator, self._run.annotator_log)
                 )
-                url, token = self._service.url, None
+                url, token = self._service.url, self._service.token
             else:
                 url, token = annotator.url, os.environ.get(annotator.token_env)
             self._client = self._stack.enter_context(

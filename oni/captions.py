@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Int, UInt8, UInt32
+from jaxtyping import Array, Float, Int, UInt8, UInt32
 
 from llm_annotator.types import LabelStatus, LabelUpdate
 
@@ -32,8 +32,10 @@ def _hash_weights(size: int) -> UInt32[np.ndarray, "2 size"]:
 
 
 def _hash(event: Any, *, xp: Any) -> tuple[Any, Any]:
-    """Two independent 32-bit multilinear hashes of event codes `uint8[..., E]`; two codes share both with a
-    probability of about 2^-62."""
+    """Returns two independent 32-bit multilinear hashes of event codes `uint8[..., E]`.
+
+    Two codes share both with a probability of about 2^-62.
+    """
     weights = _hash_weights(event.shape[-1])
     words = event.astype(xp.uint32)
     axes = (1,) * (words.ndim - 1)
@@ -66,12 +68,13 @@ def lookup(index: EventIndex, event: UInt8[Array, "T B event_size"]) -> tuple[In
 class CaptionStats(NamedTuple):
     """What one rollout did with each caption (arrays over caption ids).
 
-    count: steps. episode_count: episodes in which it came up for the first time. reward_sum: intrinsic reward earned.
+    num_steps: steps that showed it. num_episodes: episodes in which it came up for the first time. reward_sum:
+    intrinsic reward earned.
     """
 
-    count: Int[Array, " V"]
-    episode_count: Int[Array, " V"]
-    reward_sum: Any
+    num_steps: Int[Array, " V"]
+    num_episodes: Int[Array, " V"]
+    reward_sum: Float[Array, " V"]
 
 
 def _capacity_for(size: int) -> int:
@@ -137,7 +140,9 @@ class CaptionTable:
             self._id_by_text[text] = caption_id
         return caption_id
 
-    def intern_events(self, event: UInt8[np.ndarray, "N event_size"], describe: Callable[[np.ndarray], str]) -> list[int]:
+    def intern_events(
+        self, event: UInt8[np.ndarray, "N event_size"], describe: Callable[[np.ndarray], str]
+    ) -> list[int]:
         """Describes event codes not seen before; returns the ids of captions that are new."""
         known = len(self.texts)
         for code in np.unique(event, axis=0):
@@ -195,12 +200,12 @@ class CaptionTable:
 
     def add(self, stats: CaptionStats, *, env_step: int) -> np.ndarray:
         """Adds what one rollout did, which ended at `env_step`; returns the ids that came up in it."""
-        count = np.asarray(stats.count)
+        count = np.asarray(stats.num_steps)
         size = len(count)
         seen = np.flatnonzero(count)
         seen = seen[seen != EMPTY_ID]
         self.count[:size] += count
-        self.episode_count[:size] += np.asarray(stats.episode_count)
+        self.episode_count[:size] += np.asarray(stats.num_episodes)
         self.reward_sum[:size] += np.asarray(stats.reward_sum, np.float64)
         self.first_step[seen] = np.where(self.first_step[seen] < 0, env_step, self.first_step[seen])
         self.last_step[seen] = env_step

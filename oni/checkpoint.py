@@ -35,7 +35,7 @@ def _pack(tree: Any) -> Any:
 
 
 def _unpack(tree: Any, like: Any) -> Any:
-    return jax.tree.map(lambda leaf, l: jax.random.wrap_key_data(leaf) if is_key(l) else leaf, tree, like)
+    return jax.tree.map(lambda leaf, old: jax.random.wrap_key_data(leaf) if is_key(old) else leaf, tree, like)
 
 
 class Checkpoints:
@@ -59,8 +59,13 @@ class Checkpoints:
         return self._manager.latest_step()
 
     def save(self, update: int, device: Any, host: dict[str, Any], *, wait: bool = False) -> bool:
-        """Saves a run after `update` updates. A failure (a full disk) is logged and returned as False: the run goes
-        on, and the checkpoint before stays."""
+        """Saves a run after `update` updates.
+
+        A failure (a full disk) is logged and returned as False: the run goes on, and the checkpoint before stays.
+
+        Args:
+            wait: return when it is on disk; otherwise it is written in the background.
+        """
         if self.latest == update:
             return True
         try:
@@ -74,7 +79,11 @@ class Checkpoints:
             if wait:
                 self._manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
-            log.error("the checkpoint after update %d could not be written: %s. Free disk space; training goes on", update, error)
+            log.error(
+                "the checkpoint after update %d could not be written: %s. Free disk space; training goes on",
+                update,
+                error,
+            )
             return False
         return True
 
@@ -100,7 +109,7 @@ class Checkpoints:
                         host=ocp.args.JsonRestore(),
                     ),
                 )
-            except Exception as error:  # Orbax raises whatever the broken part of the checkpoint leads to
+            except Exception as error:  # noqa: BLE001 - Orbax raises whatever the broken part leads to
                 log.warning("the checkpoint after update %d cannot be read: %s", step, error)
                 continue
             host = restored["host"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+import typing
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -15,23 +16,22 @@ from oni.errors import ConfigError
 ConfigT = TypeVar("ConfigT")
 
 
-def _known_keys(cls: type[Any], prefix: str = "") -> dict[str, type[Any] | None]:
-    """Returns every dotted key below a config class, with the class of those that are sections."""
-    keys: dict[str, type[Any] | None] = {}
+def _known_keys(cls: type[Any], prefix: str = "") -> dict[str, Any]:
+    """Returns every dotted key below a config class, with its type."""
+    keys: dict[str, Any] = {}
     for name, hint in get_type_hints(cls).items():
-        section = hint if dataclasses.is_dataclass(hint) else None
-        keys[prefix + name] = section
-        if section is not None:
-            keys |= _known_keys(section, f"{prefix}{name}.")
+        keys[prefix + name] = hint
+        if dataclasses.is_dataclass(hint):
+            keys |= _known_keys(typing.cast("type[Any]", hint), f"{prefix}{name}.")
     return keys
 
 
-def _check_keys(data: Any, cls: type[Any], known: Sequence[str], prefix: str, source: str) -> None:
+def _check_keys(data: object, cls: type[Any], known: Sequence[str], prefix: str, source: str) -> None:
     if not isinstance(data, Mapping):
         where = prefix.rstrip(".") or "the file"
         raise ConfigError(f"{source}: {where} must hold `key: value` lines, not {data!r}")
     hints = get_type_hints(cls)
-    for name, value in data.items():
+    for name, value in typing.cast("Mapping[str, object]", data).items():
         if name not in hints:
             raise ConfigError(f"{source}: unknown key {prefix}{name}{_nearest(f'{prefix}{name}', known)}")
         if dataclasses.is_dataclass(hints[name]):
@@ -65,6 +65,40 @@ def validate(data: Mapping[str, Any], cls: type[ConfigT], *, source: str) -> Con
         raise ConfigError(f"{source}: " + "; ".join(lines)) from None
 
 
+def _take_options(arguments: Sequence[str], cls: type[Any]) -> tuple[list[str], list[tuple[str, str, Any]]]:
+    """Takes `--env.options.NAME VALUE` and the like out of a command line.
+
+    The names of such settings are free, so a parser of known options cannot know them.
+
+    Returns:
+        The rest, and for each of them the setting, the name, and the value read as YAML.
+    """
+    free = [key for key, hint in _known_keys(cls).items() if typing.get_origin(hint) is dict]
+    rest: list[str] = []
+    options: list[tuple[str, str, Any]] = []
+    waiting = list(arguments)
+    while waiting:
+        argument = waiting.pop(0)
+        flag, equals, value = argument.partition("=")
+        key = next((key for key in free if flag.replace("-", "_").startswith(f"__{key}.")), None)
+        if key is None:
+            rest.append(argument)
+            continue
+        if not equals:
+            if not waiting:
+                raise ConfigError(f"command line: {flag} needs a value")
+            value = waiting.pop(0)
+        name = flag[len(key) + len("--.") :].replace("-", "_")
+        options.append((key, name, yaml.safe_load(value)))
+    return rest, options
+
+
+def _section(data: dict[str, Any], key: str) -> dict[str, Any]:
+    for part in key.split("."):
+        data = data[part]
+    return data
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file into plain data.
 
@@ -93,26 +127,34 @@ def check_together(config: TrainConfig) -> TrainConfig:
     return config
 
 
-def load_config(
-    path: Path | None, overrides: Sequence[str] = (), *, cls: type[ConfigT] = TrainConfig, prog: str = "oni train"
-) -> ConfigT:
-    """Reads the settings of a run.
+def override(config: ConfigT, arguments: Sequence[str], *, prog: str) -> ConfigT:
+    """Returns a config with the changes of a command line such as `["--ppo.learning-rate", "3e-4"]`.
 
-    Args:
-        path: YAML file; None for the defaults.
-        overrides: command line such as `["--ppo.learning-rate", "3e-4"]`; a usage error ends the process with
-            status 2, as does `--help` with 0.
+    A usage error ends the process with status 2, as does `--help` with 0.
+
+    Raises:
+        ConfigError: a value of the wrong type or out of range.
+    """
+    import tyro
+
+    if not arguments:
+        return config
+    cls = type(config)
+    rest, options = _take_options(arguments, cls)
+    data = dataclasses.asdict(tyro.cli(cls, default=config, args=rest, prog=prog))  # pyright: ignore[reportArgumentType]
+    for key, name, value in options:
+        _section(data, key)[name] = value
+    return validate(data, cls, source="command line")
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = (), *, prog: str = "oni train") -> TrainConfig:
+    """Reads the settings of a run from a YAML file (None: the defaults) and a command line (see `override`).
 
     Raises:
         ConfigError: a file that cannot be read, an unknown key, a wrong type, a value out of range.
     """
-    import tyro
-
-    config = validate({} if path is None else read_yaml(path), cls, source=str(path or "defaults"))
-    if overrides:
-        config = tyro.cli(cls, default=config, args=list(overrides), prog=prog)
-        config = validate(dataclasses.asdict(config), cls, source="command line")  # pyright: ignore[reportArgumentType]
-    return check_together(config) if isinstance(config, TrainConfig) else config
+    config = validate({} if path is None else read_yaml(path), TrainConfig, source=str(path or "defaults"))
+    return check_together(override(config, overrides, prog=prog))
 
 
 def to_yaml(config: Any) -> str:

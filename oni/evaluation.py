@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from envs.vector import VectorEnv
-from oni.networks import ActorCritic
+from oni.networks import ActorCritic, act
 from oni.rollout import start
 from oni.types import ActorState
 
@@ -65,7 +65,8 @@ class _Step(NamedTuple):
     length: Array
 
 
-Act = Callable[[Array, Array], Array]
+Choose = Callable[[Array, Array], Array]
+"""From a key and logits to actions."""
 
 
 def sample(key: Array, logits: Array) -> Array:
@@ -73,19 +74,18 @@ def sample(key: Array, logits: Array) -> Array:
     return jax.random.categorical(key, logits)
 
 
-def greedy(key: Array, logits: Array) -> Array:
+def greedy(_key: Array, logits: Array) -> Array:
     """Takes the most likely actions."""
     return logits.argmax(-1)
 
 
-def make_step(env: VectorEnv[Any], network: ActorCritic, act: Act) -> Callable[..., tuple[ActorState, Any]]:
+def make_step(env: VectorEnv[Any], network: ActorCritic, choose: Choose) -> Callable[..., tuple[ActorState, Any]]:
     """Returns the pure function `(params, actor, key) -> (actor, (action, timestep))` that plays one step."""
 
     def step(params: Any, actor: ActorState, key: Array) -> tuple[ActorState, Any]:
         act_key, env_key = jax.random.split(key)
-        variables = {"params": params}
-        core, logits, _ = network.apply(variables, actor.core_state, actor.obs, actor.reset, method="step")  # pyright: ignore[reportAssignmentType, reportGeneralTypeIssues]
-        action = act(act_key, logits)
+        core, logits, _ = act(network, params, actor.core_state, actor.obs, actor.reset)
+        action = choose(act_key, logits)
         env_state, timestep = env.step(env_key, actor.env_state, action)
         ended = timestep.terminated | timestep.truncated
         actor = ActorState(
@@ -102,10 +102,10 @@ def make_step(env: VectorEnv[Any], network: ActorCritic, act: Act) -> Callable[.
 
 
 def play(
-    env: VectorEnv[Any], network: ActorCritic, params: Any, *, num_episodes: int, seed: int, act: Act = sample
+    env: VectorEnv[Any], network: ActorCritic, params: Any, *, num_episodes: int, seed: int, choose: Choose = sample
 ) -> Episodes:
     """Plays `num_episodes`, the same number in every game (rounded up), so that short ones do not count more."""
-    step = make_step(env, network, act)
+    step = make_step(env, network, choose)
 
     def body(params: Any, actor: ActorState, key: Array) -> tuple[ActorState, _Step]:
         actor, (_, timestep) = step(params, actor, key)
@@ -127,7 +127,9 @@ def play(
         for t, game in np.argwhere(host.ended):
             if done[game] < per_game:
                 done[game] += 1
-                rows.append((bool(host.success[t, game]), float(host.extrinsic_return[t, game]), int(host.length[t, game])))
+                rows.append(
+                    (bool(host.success[t, game]), float(host.extrinsic_return[t, game]), int(host.length[t, game]))
+                )
         if (done >= per_game).all():
             break
     success, returns, length = zip(*rows, strict=True)
@@ -151,10 +153,10 @@ class Frame(NamedTuple):
 
 
 def record(
-    env: VectorEnv[Any], network: ActorCritic, params: Any, *, num_episodes: int, seed: int, act: Act = sample
+    env: VectorEnv[Any], network: ActorCritic, params: Any, *, num_episodes: int, seed: int, choose: Choose = sample
 ) -> Iterator[list[Frame]]:
     """Plays episodes one by one in a vector of one game, with a picture of every step."""
-    step = jax.jit(make_step(env, network, act))
+    step = jax.jit(make_step(env, network, choose))
     start_key, play_key = jax.random.split(jax.random.key(seed))
     actor = jax.jit(lambda key: start(env, network, key))(start_key)
     number = 0

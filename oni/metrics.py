@@ -11,7 +11,6 @@ from typing import Any, NamedTuple, Self
 
 from oni.errors import OniError
 
-
 METRICS: Mapping[str, str] = {
     "env_step": "steps so far, over all games",
     "wall_s": "seconds since this process began to train",
@@ -109,7 +108,7 @@ class MetricsWriter:
         self._board: Any = None
         if tensorboard:
             try:
-                from tensorboardX import SummaryWriter
+                from tensorboardX import SummaryWriter  # pyright: ignore[reportMissingTypeStubs]
             except ModuleNotFoundError:
                 raise OniError("log.tensorboard needs: pip install 'oni-jax[tensorboard]'") from None
             self._board = SummaryWriter(str(path.parent / "tensorboard"))
@@ -138,8 +137,10 @@ class MetricsWriter:
 
 
 def truncate_after(path: Path, env_step: int) -> None:
-    """Drops the lines of `metrics.jsonl` past `env_step`, and a half-written last one: the resumed run writes them
-    anew."""
+    """Drops the lines of `metrics.jsonl` past `env_step`, and a half-written last one.
+
+    The resumed run writes them anew.
+    """
     if not path.exists():
         return
     kept: list[str] = []

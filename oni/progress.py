@@ -105,7 +105,9 @@ class LiveReporter:
         success, paid = number(metrics.get("success")), number(metrics.get("return/extrinsic"))
         table.add_row("success", success, "return", paid)
         if "captions/distinct" in metrics:
-            table.add_row("captions", number(metrics["captions/distinct"]), "labelled", number(metrics["captions/labelled"]))
+            table.add_row(
+                "captions", number(metrics["captions/distinct"]), "labelled", number(metrics["captions/labelled"])
+            )
             coverage = number(metrics["captions/coverage"], 2)
             table.add_row("queued", number(metrics.get("annotator/queued")), "coverage", coverage)
         if warning:

@@ -30,6 +30,7 @@ def write_episode(frames: list[Frame], path: Path) -> None:
     durations = [_FRAME_MS] * (len(pictures) - 1) + [_LAST_FRAME_MS]
     pictures[0].save(path.with_suffix(".gif"), save_all=True, append_images=pictures[1:], duration=durations, loop=0)
     lines = [
-        json.dumps({"step": i, "action": f.action, "reward": f.reward, "caption": f.caption}) for i, f in enumerate(frames)
+        json.dumps({"step": i, "action": f.action, "reward": f.reward, "caption": f.caption})
+        for i, f in enumerate(frames)
     ]
     path.with_suffix(".jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
 from envs.vector import VectorEnv, replace_rows
-from oni.networks import ActorCritic
+from oni.networks import ActorCritic, act
 from oni.ppo.loss import categorical_log_prob
 from oni.types import ActorState, CoreState, Rollout
 
@@ -33,21 +33,19 @@ Collect = Callable[[Any, ActorState, PRNGKeyArray], tuple[ActorState, Rollout]]
 def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -> Collect:
     """Returns the pure function `(params, actor_state, key) -> (actor_state, rollout)`."""
 
-    def policy(params: Any, core_state: CoreState, obs: Array, reset: Array) -> tuple[CoreState, Array, Array]:
-        return network.apply({"params": params}, core_state, obs, reset, method="step")  # pyright: ignore[reportReturnType]
-
     def values_where(mask: Array, params: Any, core_state: CoreState, obs: Array) -> Array:
         def rows(index: Array) -> Array:
             core_rows = jax.tree.map(lambda leaf: leaf[index], core_state)
-            return policy(params, core_rows, obs[index], jnp.zeros(index.shape, bool))[2]
+            return act(network, params, core_rows, obs[index], jnp.zeros(index.shape, bool))[2]
 
         return replace_rows(mask, jnp.zeros(mask.shape), rows)
 
     def step(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, Rollout]:
         act_key, env_key = jax.random.split(key)
-        core_state, logits, value = policy(params, actor.core_state, actor.obs, actor.reset)
+        core_state, logits, value = act(network, params, actor.core_state, actor.obs, actor.reset)
         action = jax.random.categorical(act_key, logits)
         env_state, timestep = env.step(env_key, actor.env_state, action)
+        last_obs = timestep.obs if timestep.final_obs is None else timestep.final_obs
         ended = timestep.terminated | timestep.truncated
         episode_return = actor.episode_return + timestep.reward
         episode_length = actor.episode_length + 1
@@ -60,7 +58,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
             reward=timestep.reward,
             terminated=timestep.terminated,
             truncated=timestep.truncated,
-            bootstrap_value=values_where(timestep.truncated, params, core_state, timestep.final_obs),
+            bootstrap_value=values_where(timestep.truncated, params, core_state, last_obs),
             event=timestep.event,
             episode_return=episode_return,
             episode_length=episode_length,
@@ -81,7 +79,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
     def collect(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, Rollout]:
         initial_core_state = actor.core_state
         actor, rollout = jax.lax.scan(lambda a, k: step(params, a, k), actor, jax.random.split(key, num_steps))
-        _, _, last_value = policy(params, actor.core_state, actor.obs, actor.reset)
+        _, _, last_value = act(network, params, actor.core_state, actor.obs, actor.reset)
         return actor, rollout._replace(initial_core_state=initial_core_state, last_value=last_value)
 
     return collect

@@ -112,7 +112,11 @@ def create(path: Path, config: TrainConfig) -> RunDir:
             )
         if any(path.iterdir()):
             raise RunExists(f"{path} is not empty; give the run a --run-dir of its own")
-        meta = {"schema": SCHEMA, "run_id": uuid.uuid4().hex, "created_at": datetime.datetime.now(datetime.UTC).isoformat()}
+        meta = {
+            "schema": SCHEMA,
+            "run_id": uuid.uuid4().hex,
+            "created_at": datetime.datetime.now(datetime.UTC).isoformat(),
+        }
         write_atomically(run.config_file, to_yaml(config))
         write_atomically(run.meta_file, json.dumps(meta) + "\n")
     except OSError as error:

@@ -30,7 +30,7 @@ def _outcome(summary: Summary) -> Iterator[tuple[str, str]]:
 def print_summary(summary: Summary, console: Console) -> None:
     """Prints what a run came to, which captions earned most, and how to go on."""
     ending = "done" if summary.stopped_by is None else f"stopped by {summary.stopped_by} and saved"
-    console.print(f"\n[bold]Run {summary.run.path}[/bold]: {ending}", highlight=False)
+    console.print(f"\n[bold]Run {summary.run.path}[/bold]: {ending}", highlight=False, soft_wrap=True)
     table = Table.grid(padding=(0, 3))
     for name, value in _outcome(summary):
         table.add_row(name, value)

@@ -108,17 +108,20 @@ class _Loop:
 
     def _figures(self, progress: Progress) -> dict[str, float | int | None]:
         figures: dict[str, float | int | None] = {"env_step": self._trainer.env_step, **progress.metrics}
-        if self._session is not None:
-            health = self._session.health
-            figures |= {
-                "annotator/connected": int(health.connected),
-                "annotator/queued": health.queued,
-                "annotator/failed": health.failed,
-                "annotator/unparsed": health.unparsed,
-                "annotator/dropped": health.dropped,
-                "annotator/labels_per_s": health.labels_per_s,
-            }
-        return figures
+        return figures | self._annotator_metrics()
+
+    def _annotator_metrics(self) -> dict[str, float | int | None]:
+        if self._session is None:
+            return {}
+        health = self._session.health
+        return {
+            "annotator/connected": int(health.connected),
+            "annotator/queued": health.queued,
+            "annotator/failed": health.failed,
+            "annotator/unparsed": health.unparsed,
+            "annotator/dropped": health.dropped,
+            "annotator/labels_per_s": health.labels_per_s,
+        }
 
     def _log(self) -> None:
         self._metrics["steps_per_s"] = self._speed.read(self._trainer.env_step)
@@ -126,19 +129,23 @@ class _Loop:
         self._writer.write(self._metrics)
         self._reporter.report(self._metrics, self._warning())
 
-    def _save(self, *, wait: bool) -> None:
+    def _settle(self) -> None:
+        """Waits for the last update and takes in its figures, so that all state belongs to the same moment."""
         progress = self._trainer.flush()
         if self._session is not None:
             self._session.tend(self._trainer.captions, progress.seen)
         self._metrics |= progress.metrics
-        self._checkpoints.save(
-            self._trainer.updates_done, self._trainer.state, self._trainer.host_state(), wait=wait
-        )
+
+    def _save(self, *, wait: bool) -> None:
+        self._settle()
+        self._checkpoints.save(self._trainer.updates_done, self._trainer.state, self._trainer.host_state(), wait=wait)
         self._saved_at = time.monotonic()
 
     def _finish(self) -> None:
+        self._settle()
         if self._session is not None:
             self._session.finish(self._trainer.captions, take=self._trainer.take_labels)
+            self._metrics |= self._trainer.caption_metrics() | self._annotator_metrics()
         self._save(wait=True)
         self._log()
 

@@ -94,8 +94,8 @@ class Trainer:
         spec = self.env.spec
         if self.reward_model.active and spec.event_size == 0:
             raise ConfigError(
-                f"{spec.id} says nothing, so reward.kind {config.reward.kind!r} has nothing to label: use an environment "
-                "with captions (oni envs) or reward.kind none"
+                f"{spec.id} says nothing, so reward.kind {config.reward.kind!r} has nothing to label: "
+                "use an environment with captions (oni envs) or reward.kind none"
             )
         self.network: ActorCritic = make_network(config.network, spec)
         self.captions = CaptionTable(spec.event_size)
@@ -198,11 +198,12 @@ class Trainer:
         seen = np.zeros(0, np.int64)
         if finished.caption_stats is not None:
             seen = self.captions.add(finished.caption_stats, env_step=self.env_step)
-            count = np.asarray(finished.caption_stats.count)
+            count = np.asarray(finished.caption_stats.num_steps)
             self._coverage = (int(count[self.captions.known[: len(count)]].sum()), int(count.sum()))
-        return metrics | self.window.means() | self._caption_metrics(), seen
+        return metrics | self.window.means() | self.caption_metrics(), seen
 
-    def _caption_metrics(self) -> dict[str, float | int]:
+    def caption_metrics(self) -> dict[str, float | int]:
+        """Returns the figures about captions, as of the last update that was read."""
         if not self.reward_model.active:
             return {}
         known = self.captions.known[: len(self.captions)]
@@ -231,7 +232,9 @@ class Trainer:
         """
         captions = CaptionTable.from_state_dict(host["captions"])
         if captions.event_size != self.captions.event_size:
-            raise CheckpointError("the checkpoint was made with another environment: resume with the run's own settings")
+            raise CheckpointError(
+                "the checkpoint was made with another environment: resume with the run's own settings"
+            )
         self.captions = captions
         self.state = device
         self.updates_done = int(host["updates_done"])

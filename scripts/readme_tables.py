@@ -6,6 +6,7 @@ A table stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 import ast
 import dataclasses
 import inspect
+import itertools
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -23,7 +24,7 @@ def field_docs(cls: type[Any]) -> dict[str, str]:
     """Returns the string below each field of a config class."""
     (body,) = [node.body for node in ast.parse(inspect.getsource(cls)).body if isinstance(node, ast.ClassDef)]
     docs: dict[str, str] = {}
-    for field, below in zip(body, body[1:], strict=False):
+    for field, below in itertools.pairwise(body):
         if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             docs[ast.unparse(field.target)] = " ".join(str(below.value.value).split())
     return docs
@@ -49,7 +50,9 @@ def table(head: tuple[str, ...], rows: Iterator[tuple[str, ...]] | list[tuple[st
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "commands": lambda: table(("command", "what it does"), [(f"`oni {name}`", text) for name, text in COMMANDS.items()]),
+    "commands": lambda: table(
+        ("command", "what it does"), [(f"`oni {name}`", text) for name, text in COMMANDS.items()]
+    ),
     "settings": lambda: table(
         ("setting", "default", "meaning"),
         ((f"`{key}`", f"`{default}`" if default else "", text) for key, default, text in settings(TrainConfig)),

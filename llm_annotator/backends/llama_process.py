@@ -4,14 +4,13 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import os
 import secrets
-import sys
 from collections import deque
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from llm_annotator.backends.llama_server import ServerSettings
+from llm_annotator.children import python_command, python_environment, read_report
 from llm_annotator.errors import BackendError, BackendRejected, BackendUnreachable, ConfigError
 
 START_TIMEOUT_S = 300.0
@@ -77,12 +76,14 @@ class LlamaProcess:
         self._stderr.clear()
         self.api_key = secrets.token_hex(16)
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "llm_annotator.backends.llama_server"),
+            *python_command("llm_annotator.backends.llama_server"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=_environment(),
+            # Threads that wait sleep instead of spinning. llama.cpp's threads meet at a barrier several hundred times
+            # per prompt. By default they spin there, and where training keeps the cores busy each meeting costs a
+            # time slice: 1 label/s instead of 14 was measured.
+            env=python_environment() | {"OMP_WAIT_POLICY": "passive"},
         )
         try:
             async with asyncio.timeout(START_TIMEOUT_S):
@@ -106,17 +107,17 @@ class LlamaProcess:
             process.stdin.write(json.dumps(asdict(settings)).encode() + b"\n")
             await process.stdin.drain()
         except (BrokenPipeError, ConnectionResetError):
-            pass  # it ended at once; the empty line below says so
-        line = await process.stdout.readline()
-        if not line:
-            await process.wait()
-            await self._reader
-            raise BackendRejected(
-                f"llama.cpp's server cannot start with {self._settings.model_path}{await self.last_words()}. Check "
-                "that the file is a GGUF model that this machine's memory holds (annotator.backend.model), and that "
-                "'python -c \"import xllamacpp\"' works"
-            )
-        return str(json.loads(line)["url"])
+            pass  # it ended at once, without a report
+        async for line in process.stdout:
+            if found := read_report(line, "url"):
+                return str(found["url"])
+        await process.wait()
+        await self._reader
+        raise BackendRejected(
+            f"llama.cpp's server cannot start with {self._settings.model_path}{await self.last_words()}. Check that "
+            "the file is a GGUF model that this machine's memory holds (annotator.backend.model), and that "
+            "'python -c \"import xllamacpp\"' works"
+        )
 
     async def _keep_stderr(self, stream: asyncio.StreamReader) -> None:
         while chunk := await stream.read(4096):
@@ -136,17 +137,6 @@ class LlamaProcess:
         reader, self._reader = self._reader, None
         if reader is not None:
             await reader
-
-
-def _environment() -> dict[str, str]:
-    """Returns the child's environment: threads that wait sleep instead of spinning.
-
-    llama.cpp's threads meet at a barrier several hundred times per prompt. By default they spin there, and where
-    training keeps the cores busy each meeting costs a time slice: 1 label/s instead of 14 was measured.
-    """
-    root = str(Path(__file__).resolve().parents[2])
-    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "OMP_WAIT_POLICY": "passive", "PYTHONPATH": os.pathsep.join(paths)}
 
 
 def model_identity(path: Path) -> str:

@@ -1,7 +1,8 @@
 """The child process of backend `llama-cpp`: llama.cpp's HTTP server and nothing else.
 
 The parent writes one line of JSON to stdin (`ServerSettings` as an object; the key stays out of the process list) and
-reads one line from stdout: {"url": ...}. The child ends when stdin closes, so it never outlives its parent.
+reads one line from stdout: {"url": ...}. Whatever else is printed goes to stderr. The child ends when stdin closes, so
+it never outlives its parent.
 """
 
 import ctypes
@@ -11,6 +12,8 @@ import signal
 import sys
 from dataclasses import dataclass
 from typing import Any
+
+from llm_annotator.children import Report
 
 _PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal that the kernel sends when the parent dies."""
@@ -30,11 +33,12 @@ class ServerSettings:
 
 def main() -> int:
     """Serves until stdin closes."""
+    report = Report()
     settings = ServerSettings(**json.loads(sys.stdin.readline()))
     _die_with_parent()
     os.nice(settings.nice)
     server, url = _start(settings)
-    print(json.dumps({"url": url}), flush=True)
+    report.send({"url": url})
     sys.stdin.read()
     del server
     # The server's threads may be in the middle of a prompt; nobody waits for it any more.

@@ -21,6 +21,7 @@ from llm_annotator.backends.openai_errors import Failures
 from llm_annotator.backends.options import read_options
 from llm_annotator.config import BackendConfig
 from llm_annotator.errors import BackendAnswerInvalid, ConfigError
+from llm_annotator.secret import clean_secret
 from llm_annotator.types import Completion, Request
 
 if TYPE_CHECKING:
@@ -52,13 +53,13 @@ class OpenAIBackend:
             raise ConfigError("backend 'openai' needs the name of a model: set annotator.backend.model")
         self._options = read_options("openai", config.options, OpenAIOptions)
         self._url = _check_url(config.base_url or DEFAULT_BASE_URL)
-        self._key = _read_key(config.api_key_env)
+        variable = config.api_key_env
+        self._key = clean_secret(os.environ.get(variable), f"the API key in the environment variable {variable}")
         self._failures = Failures(config, url=_without_login(self._url), key=self._key)
         self._timeout_s = config.timeout_s
         self._served = config.model
         self._chat = config.api == "chat"
-        # The chat template makes another prompt of the same request, so these are two labelers.
-        self.model = config.model if self._chat else f"{config.model} (completions)"
+        self.model = _identity(config.model, chat=self._chat, text_only=self._options.top_logprobs == 0)
         self.max_concurrent = config.max_concurrent
         self._client: AsyncOpenAI | None = None
 
@@ -145,6 +146,15 @@ class OpenAIBackend:
         return fields
 
 
+def _identity(model: str, *, chat: bool, text_only: bool) -> str:
+    """Returns the model's name with what else decides an answer and its reading, so that each is a labeler of its own.
+
+    A chat template makes another prompt of the same request; an answer read from its first word has no score.
+    """
+    ways = [way for way, taken in (("completions", not chat), ("first word", text_only)) if taken]
+    return f"{model} ({', '.join(ways)})" if ways else model
+
+
 def _first_token(logprobs: Mapping[str, Any]) -> dict[str, float] | None:
     """Returns the alternatives of the first token, in either of the two forms that servers use."""
     content = as_list(logprobs.get("content"))
@@ -164,13 +174,6 @@ def _sent(request: Request, *, chat: bool) -> tuple[str, str]:
     shared = json.dumps([message._asdict() for message in request.messages[:-1]], ensure_ascii=False)
     last = json.dumps(request.messages[-1]._asdict(), ensure_ascii=False)
     return (shared[:-1] + ", " if len(request.messages) > 1 else "["), last + "]"
-
-
-def _read_key(variable: str) -> str | None:
-    key = os.environ.get(variable, "").strip()
-    if not key.isascii() or any(char.isspace() or not char.isprintable() for char in key):
-        raise ConfigError(f"the API key in the environment variable {variable} holds characters that no key can have")
-    return key or None
 
 
 def _check_url(url: str) -> str:

@@ -8,20 +8,18 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_annotator.errors import StoreError
+from llm_annotator.store import rows
 from llm_annotator.store.connection import open_for_reading, store_errors
 from llm_annotator.store.records import (
     CaptionHistory,
     CaptionOrder,
     CaptionRow,
+    CaptionSummary,
     LabelerRow,
-    RunOccurrence,
     RunRow,
     StatusFilter,
-    StoredAnnotation,
-    StoredOverride,
     Totals,
 )
-from llm_annotator.types import LabelStatus
 
 _ORDERS: dict[CaptionOrder, str] = {
     "count": "o.count DESC, c.id",
@@ -42,6 +40,20 @@ _CAPTIONS = """SELECT c.id, c.text, c.first_seen_at, coalesce(o.count, 0), o.epi
     FROM captions c {join} {occurrences} o ON o.caption_id = c.id
     LEFT JOIN labels l ON l.caption_id = c.id AND l.labeler_id = :labeler
     WHERE {conditions} ORDER BY {order} LIMIT :limit OFFSET :offset"""
+
+_COUNT = """SELECT count(*) FROM captions c {join}
+    LEFT JOIN labels l ON l.caption_id = c.id AND l.labeler_id = :labeler WHERE {conditions}"""
+
+_SUMMARY = """SELECT (SELECT count(*) FROM captions), (SELECT total(reward_sum) FROM occurrences),
+    count(*) FILTER (WHERE helpful = 1), count(*) FILTER (WHERE helpful = 0),
+    count(*) FILTER (WHERE status = 'unparsed'), count(*) FILTER (WHERE status = 'failed'),
+    count(*) FILTER (WHERE source = 'human') FROM labels WHERE labeler_id = :labeler"""
+_SUMMARY_OF_RUN = """WITH o AS (SELECT caption_id, reward_sum FROM occurrences WHERE run_id = :run)
+    SELECT (SELECT count(*) FROM o), (SELECT total(reward_sum) FROM o),
+    count(*) FILTER (WHERE helpful = 1), count(*) FILTER (WHERE helpful = 0),
+    count(*) FILTER (WHERE status = 'unparsed'), count(*) FILTER (WHERE status = 'failed'),
+    count(*) FILTER (WHERE source = 'human')
+    FROM labels WHERE labeler_id = :labeler AND caption_id IN (SELECT caption_id FROM o)"""
 
 _ANNOTATIONS = """SELECT a.id, a.labeler_id, a.status, a.helpful, a.p_helpful, a.score, p.text || a.prompt_suffix,
     a.answer, a.logprobs, a.model, a.backend, a.tokens_in, a.tokens_out, a.latency_s, a.attempts, a.detail,
@@ -101,31 +113,42 @@ class StoreReader:
         order_by: "label" puts helpful captions first, the surest first; "newest" the one first seen last.
         """
         labeler_id = labeler_id or self._default_labeler(run_id)
-        conditions = ["1"]
-        if status == "unlabelled":
-            conditions.append("l.status IS NULL")
-        elif status is not None:
-            conditions.append("l.status = :status")
-        if helpful is not None:
-            conditions.append("l.helpful = :helpful")
-        if text is not None:
-            conditions.append("holds(c.text, :text)")
+        # Adding up the rows of every caption takes most of the time, and there is nothing to add up with one run.
+        one_run = run_id or self._only_run()
         query = _CAPTIONS.format(
             join="LEFT JOIN" if run_id is None else "JOIN",
-            occurrences=_ALL_RUNS if run_id is None else _ONE_RUN,
-            conditions=" AND ".join(conditions),
+            occurrences=_ALL_RUNS if one_run is None else _ONE_RUN,
+            conditions=_conditions(status, helpful, text),
             order=_ORDERS[order_by],
         )
-        values = {
-            "run": run_id,
-            "labeler": labeler_id,
-            "status": status,
-            "helpful": helpful,
-            "text": (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text or b"").lower(),
-            "limit": limit,
-            "offset": offset,
-        }
-        return [_caption_row(row, labeler_id) for row in self._rows(query, values)]
+        values = _filter_values(one_run, labeler_id, status, helpful, text) | {"limit": limit, "offset": offset}
+        return [rows.caption_row(row, labeler_id) for row in self._rows(query, values)]
+
+    def count(
+        self,
+        *,
+        run_id: str | None = None,
+        labeler_id: str | None = None,
+        status: StatusFilter | None = None,
+        helpful: bool | None = None,
+        text: str | bytes | None = None,
+    ) -> int:
+        """Returns how many captions `captions` would list without a limit."""
+        labeler_id = labeler_id or self._default_labeler(run_id)
+        join = "" if run_id is None else "JOIN occurrences o ON o.caption_id = c.id AND o.run_id = :run"
+        query = _COUNT.format(join=join, conditions=_conditions(status, helpful, text))
+        return self._rows(query, _filter_values(run_id, labeler_id, status, helpful, text))[0][0]
+
+    def summary(self, *, run_id: str | None = None, labeler_id: str | None = None) -> CaptionSummary:
+        """Returns how many captions there are, what became of them, and what they earned.
+
+        run_id, labeler_id: as in `captions`.
+        """
+        labeler_id = labeler_id or self._default_labeler(run_id)
+        query = _SUMMARY if run_id is None else _SUMMARY_OF_RUN
+        row = self._rows(query, {"run": run_id, "labeler": labeler_id})[0]
+        names = ("captions", "reward_sum", "helpful", "unhelpful", "unparsed", "failed", "overruled")
+        return CaptionSummary(labeler_id=labeler_id, **dict(zip(names, row, strict=True)))
 
     def history(self, caption_id: int) -> CaptionHistory:
         """Returns everything known of one caption.
@@ -133,7 +156,7 @@ class StoreReader:
         Raises:
             StoreError: no such caption.
         """
-        with self._snapshot():
+        with self.snapshot():
             found = self._rows("SELECT text, first_seen_at FROM captions WHERE id = ?", (caption_id,))
             if not found:
                 raise StoreError(f"{self.path} holds no caption {caption_id}")
@@ -152,9 +175,9 @@ class StoreReader:
             caption_id=caption_id,
             text=found[0][0],
             first_seen_at=found[0][1],
-            annotations=tuple(_annotation(row) for row in annotations),
-            overrides=tuple(_override(row) for row in overrides),
-            occurrences=tuple(_occurrence(row) for row in occurrences),
+            annotations=tuple(rows.annotation(row) for row in annotations),
+            overrides=tuple(rows.override(row) for row in overrides),
+            occurrences=tuple(rows.occurrence(row) for row in occurrences),
         )
 
     def find(self, caption: bytes) -> int | None:
@@ -215,9 +238,13 @@ class StoreReader:
         ) or self._rows("SELECT id FROM labelers ORDER BY created_at DESC LIMIT 1")
         return rows[0][0] if rows else None
 
+    def _only_run(self) -> str | None:
+        found = self._rows("SELECT id FROM runs LIMIT 2")
+        return found[0][0] if len(found) == 1 else None
+
     @contextmanager
-    def _snapshot(self) -> Generator[None]:
-        """All queries inside see the same moment, whatever the service writes meanwhile."""
+    def snapshot(self) -> Generator[None]:
+        """Lets all queries inside see the same moment, whatever the service writes meanwhile."""
         with store_errors(self.path):
             self._connection.execute("BEGIN")
         try:
@@ -230,76 +257,29 @@ class StoreReader:
             return self._connection.execute(query, values).fetchall()
 
 
+def _conditions(status: StatusFilter | None, helpful: bool | None, text: str | bytes | None) -> str:
+    conditions = ["1"]
+    if status == "unlabelled":
+        conditions.append("l.status IS NULL")
+    elif status is not None:
+        conditions.append("l.status = :status")
+    if helpful is not None:
+        conditions.append("l.helpful = :helpful")
+    if text is not None:
+        conditions.append("holds(c.text, :text)")
+    return " AND ".join(conditions)
+
+
+def _filter_values(
+    run_id: str | None,
+    labeler_id: str | None,
+    status: StatusFilter | None,
+    helpful: bool | None,
+    text: str | bytes | None,
+) -> dict[str, Any]:
+    needle = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text or b""
+    return {"run": run_id, "labeler": labeler_id, "status": status, "helpful": helpful, "text": needle.lower()}
+
+
 def _holds(text: bytes, needle: bytes) -> bool:
     return needle in text.lower()
-
-
-def _maybe_bool(value: int | None) -> bool | None:
-    return None if value is None else bool(value)
-
-
-def _caption_row(row: tuple[Any, ...], labeler_id: str | None) -> CaptionRow:
-    return CaptionRow(
-        caption_id=row[0],
-        text=row[1],
-        first_seen_at=row[2],
-        count=row[3],
-        episode_count=row[4],
-        first_step=row[5],
-        last_step=row[6],
-        reward_sum=row[7],
-        labeler_id=labeler_id,
-        status=None if row[8] is None else LabelStatus(row[8]),
-        helpful=_maybe_bool(row[9]),
-        p_helpful=row[10],
-        score=row[11],
-        source=row[12],
-        answered_at=row[13],
-    )
-
-
-def _annotation(row: tuple[Any, ...]) -> StoredAnnotation:
-    return StoredAnnotation(
-        annotation_id=row[0],
-        labeler_id=row[1],
-        status=LabelStatus(row[2]),
-        helpful=_maybe_bool(row[3]),
-        p_helpful=row[4],
-        score=row[5],
-        prompt=row[6],
-        answer=row[7],
-        logprobs=None if row[8] is None else json.loads(row[8]),
-        model=row[9],
-        backend=row[10],
-        tokens_in=row[11],
-        tokens_out=row[12],
-        latency_s=row[13],
-        attempts=row[14],
-        detail=row[15],
-        created_at=row[16],
-        in_force=bool(row[17]),
-    )
-
-
-def _override(row: tuple[Any, ...]) -> StoredOverride:
-    return StoredOverride(
-        override_id=row[0],
-        labeler_id=row[1],
-        helpful=bool(row[2]),
-        note=row[3],
-        author=row[4],
-        created_at=row[5],
-        revoked_at=row[6],
-    )
-
-
-def _occurrence(row: tuple[Any, ...]) -> RunOccurrence:
-    return RunOccurrence(
-        run_id=row[0],
-        run_name=row[1],
-        count=row[2],
-        episode_count=row[3],
-        first_step=row[4],
-        last_step=row[5],
-        reward_sum=row[6],
-    )

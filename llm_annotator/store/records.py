@@ -181,6 +181,23 @@ class LabelerRow:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CaptionSummary:
+    """How many captions there are, by what became of them with one labeler, and the intrinsic reward they earned.
+
+    overruled: those of the helpful and unhelpful ones that a person has labelled.
+    """
+
+    labeler_id: str | None
+    captions: int
+    helpful: int
+    unhelpful: int
+    unparsed: int
+    failed: int
+    overruled: int
+    reward_sum: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Totals:
     """Size of a store. `latency_s` is the mean over the annotations that have one, None without any."""
 

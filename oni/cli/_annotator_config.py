@@ -50,8 +50,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         overrides.append(argument)
         if argument == _HELP or "=" in argument:
             continue
-        takes_many = argument.endswith(".options")  # pairs of name and value
-        while rest and (takes_many or overrides[-1] == argument) and not rest[0].startswith("--"):
+        if rest and not rest[0].startswith("--"):
             overrides.append(rest.popleft())
     return own, overrides
 
@@ -64,7 +63,7 @@ def load_annotator_config(path: Path | None, overrides: Sequence[str], *, prog: 
     Raises:
         ConfigError: a file that cannot be read, an unknown key, a wrong type, a value out of range.
     """
-    from oni.configfile import read_yaml, validate
+    from oni.configfile import override, read_yaml, validate
 
     section: Any = {}
     if path is not None:
@@ -73,13 +72,8 @@ def load_annotator_config(path: Path | None, overrides: Sequence[str], *, prog: 
             raise ConfigError(f"{path} has no section `annotator`")
         section = cast("dict[str, Any]", content)["annotator"]
     config = validate({"annotator": section}, _Overrides, source=str(path or "defaults"))
-    if not overrides:
-        return config.annotator
-    import tyro
-
     arguments = ["--help"] if _HELP in overrides else list(overrides)
-    config = tyro.cli(_Overrides, default=config, args=arguments, prog=prog)
-    return validate(dataclasses.asdict(config), _Overrides, source="command line").annotator
+    return override(config, arguments, prog=prog).annotator
 
 
 def report_errors(prog: str, command: Callable[[], int]) -> int:

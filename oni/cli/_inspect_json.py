@@ -53,9 +53,10 @@ def history_document(history: CaptionHistory, store: Path) -> dict[str, Any]:
 def _text(caption: bytes) -> dict[str, str | None]:
     """Returns the caption as text, and as base64 too where the text cannot hold it."""
     try:
-        return {"text": caption.decode("utf-8"), "base64": None}
+        return {"caption": caption.decode("utf-8"), "caption_base64": None}
     except UnicodeDecodeError:
-        return {"text": caption.decode("utf-8", "replace"), "base64": base64.b64encode(caption).decode("ascii")}
+        encoded = base64.b64encode(caption).decode("ascii")
+        return {"caption": caption.decode("utf-8", "replace"), "caption_base64": encoded}
 
 
 def _caption(item: RankedCaption) -> dict[str, Any]:

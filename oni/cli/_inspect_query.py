@@ -8,7 +8,15 @@ from typing import Literal, NamedTuple
 
 from llm_annotator.errors import StoreError
 from llm_annotator.store.reader import StoreReader
-from llm_annotator.store.records import CaptionOrder, CaptionRow, LabelerRow, RunRow, StatusFilter, Totals
+from llm_annotator.store.records import (
+    CaptionOrder,
+    CaptionRow,
+    CaptionSummary,
+    LabelerRow,
+    RunRow,
+    StatusFilter,
+    Totals,
+)
 
 Only = Literal["helpful", "unhelpful", "unlabelled", "unparsed", "failed"]
 
@@ -84,38 +92,41 @@ def overview(reader: StoreReader, query: Query) -> Overview:
     Raises:
         StoreError: no run or labeler of that id, or the store cannot be read.
     """
+    with reader.snapshot():  # totals, shares and list tell of one moment while a service writes
+        return _overview(reader, query)
+
+
+def _overview(reader: StoreReader, query: Query) -> Overview:
     runs = {run.run_id: run for run in reader.runs()}
     labelers = {labeler.labeler_id: labeler for labeler in reader.labelers()}
     run_id = _whole_id("run", query.run_id, list(runs), reader.path)
     labeler_id = _whole_id("labeler", query.labeler_id, list(labelers), reader.path)
-    # Asked for whole, so that totals, shares and list tell of one moment while a service writes.
-    rows = reader.captions(run_id=run_id, labeler_id=labeler_id, order_by=query.sort, limit=_NO_LIMIT)
-    matching = rows
-    if query.only is not None or query.search is not None:
-        status, helpful = _status(query.only)
-        matching = reader.captions(
-            run_id=run_id,
-            labeler_id=labeler_id,
-            status=status,
-            helpful=helpful,
-            text=query.search,
-            order_by=query.sort,
-            limit=_NO_LIMIT,
-        )
-    totals = _totals(rows)
-    if labeler_id is None:
-        labeler_id = rows[0].labeler_id if rows else _labeler_of(runs.get(run_id or ""), list(labelers))
+    status, helpful = _status(query.only)
+    summary = reader.summary(run_id=run_id, labeler_id=labeler_id)
+    captions = reader.captions(
+        run_id=run_id,
+        labeler_id=labeler_id,
+        status=status,
+        helpful=helpful,
+        text=query.search,
+        order_by=query.sort,
+        limit=_NO_LIMIT if query.limit is None else query.limit,
+    )
+    matching = len(captions)
+    if matching == query.limit:  # there may be more
+        matching = reader.count(run_id=run_id, labeler_id=labeler_id, status=status, helpful=helpful, text=query.search)
+    totals = _totals(summary)
     return Overview(
         store=reader.path,
         run=None if run_id is None else runs[run_id],
         runs=list(runs.values()),
-        labeler=labelers.get(labeler_id or ""),
+        labeler=labelers.get(summary.labeler_id or ""),
         labelers=list(labelers.values()),
         totals=totals,
         cost=reader.totals(),
         query=query,
-        matching=len(matching),
-        captions=_ranked(matching, totals.reward_sum, by_reward=query.sort == "reward")[: query.limit],
+        matching=matching,
+        captions=_ranked(captions, totals.reward_sum, by_reward=query.sort == "reward"),
     )
 
 
@@ -138,32 +149,24 @@ def _whole_id(kind: str, wanted: str | None, ids: Sequence[str], store: Path) ->
     raise StoreError(f"{store} {problem}; there are: {', '.join(ids) or 'none'}")
 
 
-def _labeler_of(run: RunRow | None, labeler_ids: Sequence[str]) -> str | None:
-    """Returns the labeler of a store without captions: the run's, or the newest."""
-    if run is not None:
-        return run.labeler_id
-    return labeler_ids[-1] if labeler_ids else None
-
-
 def _status(only: Only | None) -> tuple[StatusFilter | None, bool | None]:
     if only in ("helpful", "unhelpful"):
         return "labelled", only == "helpful"
     return only, None
 
 
-def _totals(rows: Sequence[CaptionRow]) -> CaptionTotals:
-    words = [label_word(row) for row in rows]
-    helpful, unhelpful = words.count("helpful"), words.count("unhelpful")
+def _totals(summary: CaptionSummary) -> CaptionTotals:
+    labelled = summary.helpful + summary.unhelpful
     return CaptionTotals(
-        seen=len(rows),
-        labelled=helpful + unhelpful,
-        helpful=helpful,
-        unhelpful=unhelpful,
-        unparsed=words.count("unparsed"),
-        failed=words.count("failed"),
-        unlabelled=words.count("unlabelled"),
-        overruled=sum(row.source == "human" for row in rows),
-        reward_sum=sum(row.reward_sum for row in rows),
+        seen=summary.captions,
+        labelled=labelled,
+        helpful=summary.helpful,
+        unhelpful=summary.unhelpful,
+        unparsed=summary.unparsed,
+        failed=summary.failed,
+        unlabelled=summary.captions - labelled - summary.unparsed - summary.failed,
+        overruled=summary.overruled,
+        reward_sum=summary.reward_sum,
     )
 
 

@@ -42,10 +42,10 @@ def main(argv: list[str]) -> int:
     with Checkpoints(run.checkpoints, keep=config.checkpoint.keep) as checkpoints:
         restored = checkpoints.restore(like=trainer.state)
     params = restored.device.learner.params
-    act = evaluation.greedy if arguments.greedy else evaluation.sample
+    choose = evaluation.greedy if arguments.greedy else evaluation.sample
     games = VectorEnv(trainer.env.env, min(arguments.episodes, evaluation.MAX_GAMES))
     episodes = evaluation.play(
-        games, trainer.network, params, num_episodes=arguments.episodes, seed=arguments.seed, act=act
+        games, trainer.network, params, num_episodes=arguments.episodes, seed=arguments.seed, choose=choose
     )
     result: dict[str, Any] = {
         "schema": SCHEMA,
@@ -57,12 +57,12 @@ def main(argv: list[str]) -> int:
         "length": dataclasses.asdict(evaluation.mean_interval(episodes.length)),
     }
     if arguments.record:
-        result["recordings"] = _record(arguments, run, trainer, params, act)
+        result["recordings"] = _record(arguments, run, trainer, params, choose)
     print(json.dumps(result) if arguments.json else _text(result))
     return 0
 
 
-def _record(arguments: argparse.Namespace, run: RunDir, trainer: Any, params: Any, act: Any) -> list[str]:
+def _record(arguments: argparse.Namespace, run: RunDir, trainer: Any, params: Any, choose: Any) -> list[str]:
     from envs.vector import VectorEnv
     from oni.evaluation import record
     from oni.recording import write_episode
@@ -73,7 +73,7 @@ def _record(arguments: argparse.Namespace, run: RunDir, trainer: Any, params: An
     folder.mkdir(exist_ok=True)
     one = VectorEnv(trainer.env.env, 1)
     paths: list[str] = []
-    episodes = record(one, trainer.network, params, num_episodes=arguments.record, seed=arguments.seed, act=act)
+    episodes = record(one, trainer.network, params, num_episodes=arguments.record, seed=arguments.seed, choose=choose)
     for number, frames in enumerate(episodes):
         path = folder / f"episode-{number:03d}"
         write_episode(frames, path)

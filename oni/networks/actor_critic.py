@@ -16,6 +16,10 @@ from oni.types import CoreState
 CORES: dict[str, Callable[[int], nn.Module]] = {"gru": GRU, "lstm": LSTM, "none": lambda size: NoCore()}
 
 
+Params = Any
+"""Parameters of a network, a tree of arrays."""
+
+
 class ActorCritic(nn.Module):
     """Encoder, recurrence, and two linear heads: logits of the actions and the value."""
 
@@ -49,6 +53,20 @@ class ActorCritic(nn.Module):
         return self.actor(x).reshape(steps, batch, -1), self.critic(x).reshape(steps, batch)
 
 
+def act(
+    network: ActorCritic, params: Params, state: CoreState, obs: Array, reset: Bool[Array, " B"]
+) -> tuple[CoreState, Float[Array, "B A"], Float[Array, " B"]]:
+    """Acts once with given parameters: new recurrent state, logits, values."""
+    return network.apply({"params": params}, state, obs, reset, method="step")  # pyright: ignore[reportReturnType]
+
+
+def unroll(
+    network: ActorCritic, params: Params, state: CoreState, obs: Array, reset: Bool[Array, "T B"]
+) -> tuple[Float[Array, "T B A"], Float[Array, "T B"]]:
+    """Goes over a sequence with given parameters: logits and values of every step."""
+    return network.apply({"params": params}, state, obs, reset)  # pyright: ignore[reportReturnType]
+
+
 def make_network(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
     """Creates the network that fits an environment's observations."""
     if spec.obs.num_values is not None:
@@ -58,7 +76,7 @@ def make_network(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
     return ActorCritic(encoder=encoder, core=CORES[config.core](config.core_size), num_actions=spec.num_actions)
 
 
-def init_params(network: ActorCritic, spec: EnvSpec, key: jax.Array) -> dict[str, Any]:
+def init_params(network: ActorCritic, spec: EnvSpec, key: jax.Array) -> Params:
     """Draws the initial parameters."""
     obs = jax.numpy.zeros((1, 1, *spec.obs.shape), spec.obs.dtype)
     reset = jax.numpy.zeros((1, 1), bool)

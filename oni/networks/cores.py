@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 
 from oni.types import CoreState
 
+
 @runtime_checkable
 class Core(Protocol):
     """A recurrence. `sequence` equals repeated `step`."""

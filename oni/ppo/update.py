@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from oni.config import PPOConfig
-from oni.networks import ActorCritic
+from oni.networks import ActorCritic, unroll
 from oni.ppo.gae import generalized_advantages
 from oni.ppo.loss import categorical_entropy, categorical_log_prob, ppo_loss
 from oni.types import CoreState, Rollout
@@ -49,7 +49,9 @@ class Learner(NamedTuple):
 def make_optimizer(config: PPOConfig, *, num_updates: int) -> optax.GradientTransformation:
     """Creates Adam behind clipping by global norm."""
     steps = num_updates * config.num_epochs * config.num_minibatches
-    rate = optax.linear_schedule(config.learning_rate, 0.0, steps) if config.anneal_learning_rate else config.learning_rate
+    rate = (
+        optax.linear_schedule(config.learning_rate, 0.0, steps) if config.anneal_learning_rate else config.learning_rate
+    )
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
 
 
@@ -58,7 +60,7 @@ def make_learner(network: ActorCritic, config: PPOConfig, *, num_updates: int) -
     optimizer = make_optimizer(config, num_updates=num_updates)
 
     def loss_fn(params: Any, core_state: CoreState, batch: Batch) -> tuple[Array, dict[str, Array]]:
-        logits, value = network.apply({"params": params}, core_state, batch.obs, batch.reset)  # pyright: ignore[reportAssignmentType]
+        logits, value = unroll(network, params, core_state, batch.obs, batch.reset)
         advantage = batch.advantage
         if config.normalize_advantage:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)

@@ -25,8 +25,11 @@ class RewardModel(Protocol):
         ...
 
     def score(self, captions: CaptionTable) -> Float[np.ndarray, " capacity"]:
-        """Returns the score of every caption; 0 for those about which nothing is known, and for the empty one. Pure:
-        it depends on what was observed alone."""
+        """Returns the score of every caption.
+
+        It is 0 for captions about which nothing is known, and for the empty one. Pure: it depends on what was observed
+        alone.
+        """
         ...
 
     def state_dict(self) -> dict[str, Any]:

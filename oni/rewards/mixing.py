@@ -102,8 +102,8 @@ def make_mix(config: RewardConfig) -> Mix:
         size = caption_score.shape[0]
         flat = caption_id.reshape(-1)
         stats = CaptionStats(
-            count=jax.ops.segment_sum(says.reshape(-1), flat, size),
-            episode_count=jax.ops.segment_sum((says * (number == 1)).reshape(-1), flat, size),
+            num_steps=jax.ops.segment_sum(says.reshape(-1), flat, size),
+            num_episodes=jax.ops.segment_sum((says * (number == 1)).reshape(-1), flat, size),
             reward_sum=jax.ops.segment_sum(reward.intrinsic.reshape(-1), flat, size),
         )
         return counts, reward, stats

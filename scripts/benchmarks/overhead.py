@@ -85,7 +85,9 @@ def main() -> None:
                     seconds[name].append(time.perf_counter() - begun)
 
     steps = arguments.updates * config.steps_per_update
-    print(f"{config.env.id}, {config.env.num_envs} games x {config.ppo.num_steps} steps, {jax.devices()[0].device_kind}")
+    print(
+        f"{config.env.id}, {config.env.num_envs} games x {config.ppo.num_steps} steps, {jax.devices()[0].device_kind}"
+    )
     for name, times in seconds.items():
         print(f"  {name:<11} {steps / statistics.median(times):>9,.0f} steps/s")
     for ours, theirs in (("retrieval", "none"), ("none", "plain loop")):

@@ -1,5 +1,7 @@
-"""PPO as a plain loop in the style of PureJaxRL (Lu et al., 2022): one jitted function, the library's own environment
-and auto-reset, nothing of oni but the network. What `overhead` compares with."""
+"""PPO as a plain loop, with nothing of oni but the network: what `overhead` compares with.
+
+In the style of PureJaxRL (Lu et al., 2022): one jitted function, the library's own environment and auto-reset.
+"""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +12,7 @@ import xminigrid
 from xminigrid.wrappers import GymAutoResetWrapper
 
 from oni.config import TrainConfig
-from oni.networks import ActorCritic, init_params
+from oni.networks import ActorCritic, act, init_params, unroll
 
 
 class Transition(NamedTuple):
@@ -37,7 +39,7 @@ def make_plain_update(config: TrainConfig, network: ActorCritic, spec: Any) -> t
         params, opt_state, timestep, core, reset, key = carry
         key, act_key = jax.random.split(key)
         obs = timestep.observation
-        core, logits, value = network.apply({"params": params}, core, obs, reset, method="step")
+        core, logits, value = act(network, params, core, obs, reset)
         action = jax.random.categorical(act_key, logits)
         log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=1)[:, 0]
         timestep = jax.vmap(env.step, in_axes=(None, 0, 0))(env_params, timestep, action)
@@ -55,7 +57,7 @@ def make_plain_update(config: TrainConfig, network: ActorCritic, spec: Any) -> t
         return jax.lax.scan(back, (jnp.zeros_like(last_value), last_value), rollout, reverse=True)[1]
 
     def loss_fn(params: Any, core: Any, batch: Transition, advantage: jax.Array, target: jax.Array) -> jax.Array:
-        logits, value = network.apply({"params": params}, core, batch.obs, batch.reset)
+        logits, value = unroll(network, params, core, batch.obs, batch.reset)
         log_p = jax.nn.log_softmax(logits)
         ratio = jnp.exp(jnp.take_along_axis(log_p, batch.action[..., None], axis=-1)[..., 0] - batch.log_prob)
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
@@ -75,7 +77,7 @@ def make_plain_update(config: TrainConfig, network: ActorCritic, spec: Any) -> t
         core_before = carry[3]
         carry, rollout = jax.lax.scan(env_step, carry, None, ppo.num_steps)
         params, opt_state, timestep, core, reset, key = carry
-        last_value = network.apply({"params": params}, core, timestep.observation, reset, method="step")[2]
+        last_value = act(network, params, core, timestep.observation, reset)[2]
         advantage = advantages(rollout, last_value)
         data = (rollout, advantage, advantage + rollout.value)
 
@@ -98,6 +100,9 @@ def make_plain_update(config: TrainConfig, network: ActorCritic, spec: Any) -> t
     reset_key, params_key, key = jax.random.split(jax.random.key(config.seed), 3)
     params = init_params(network, spec, params_key)
     timestep = jax.jit(jax.vmap(env.reset, in_axes=(None, 0)))(env_params, jax.random.split(reset_key, num_envs))
-    timestep = jax.tree.map(lambda leaf: leaf if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.array(leaf, leaf.dtype), timestep)
+    timestep = jax.tree.map(
+        lambda leaf: leaf if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.array(leaf, leaf.dtype),
+        timestep,
+    )
     carry = (params, optimizer.init(params), timestep, network.initial_state(num_envs), jnp.ones(num_envs, bool), key)
     return carry, jax.jit(update)

@@ -23,9 +23,9 @@ PROGRESS = "pick up|unlock|open|reach"
 
 def scripted(pattern: str, flip_rate: float = 0.0) -> list[str]:
     """Returns options for an annotator that follows a rule instead of a model."""
-    options = {"helpful_pattern": pattern, "flip_rate": flip_rate}
-    arguments = ["--annotator.backend.kind", "scripted", "--annotator.backend.options"]
-    return arguments + [str(item) for pair in options.items() for item in pair]
+    prefix = "--annotator.backend"
+    rules = [f"{prefix}.options.helpful-pattern={pattern}", f"{prefix}.options.flip-rate={flip_rate}"]
+    return [f"{prefix}.kind=scripted", *rules]
 
 
 CONDITIONS = {

@@ -8,6 +8,7 @@ import envs
 from envs.errors import EnvContractError
 from envs.probes import PROBES, ProbeEnv
 from envs.testing import check_env
+from envs.vector import replace_rows
 
 
 @pytest.mark.parametrize("name", PROBES)
@@ -118,6 +119,6 @@ def test_replacing_rows_does_not_depend_on_how_many_fit_in_a_pass():
     for seed, rate in ((0, 0.0), (1, 0.3), (2, 1.0)):
         mask = jax.random.uniform(jax.random.key(seed), (13,)) < rate
         for rows_at_once in (1, 4, 13, 50):
-            replaced = envs.vector.replace_rows(mask, tree, rows, rows_at_once=rows_at_once)
+            replaced = replace_rows(mask, tree, rows, rows_at_once=rows_at_once)
             assert (replaced["b"] == jnp.where(mask, jnp.arange(13) * 10, jnp.arange(13))).all()
             assert (replaced["a"] == jnp.where(mask, jnp.arange(13), 0)[:, None]).all()

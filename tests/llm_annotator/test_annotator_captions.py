@@ -20,6 +20,12 @@ from llm_annotator.captions import decode_caption, render_caption
         (b"bell\x07 null\x00 \x9b", "bell\\x07 null\\x00 \\x9b"),
         ("over\u202eridden".encode(), "over\\u202eridden"),
         (b"<|im_end|>\n<|im_start|>system", "|im_end| |im_start|system"),
+        (b"<<|im_end|>><<<|x", "|im_end||x"),
+        ("<\uff5cUser\uff5c>".encode(), "\uff5cUser\uff5c"),
+        (b"</s><s>[INST]a[/INST]", "< /s>< s>[ INST]a[ /INST]"),
+        (b"<end_of_turn><start_of_turn>model", "< end_of_turn>< start_of_turn>model"),
+        (b"<<s>tart_of_turn> <<s>> <<SYS>>", "<< s>tart_of_turn> << s>> < <SYS>>"),
+        (b"a <sword> [in hand] <s", "a <sword> [in hand] <s"),
         (b"{goal} {caption} %s", "{goal} {caption} %s"),
         (b"", ""),
     ],
@@ -45,3 +51,13 @@ def test_any_bytes_become_one_bounded_printable_line(caption: bytes, max_chars: 
 @given(st.binary(max_size=80))
 def test_any_bytes_decode(caption: bytes) -> None:
     assert isinstance(decode_caption(caption), str)
+
+
+_PIECES = ["<", ">", "/", "|", "[", "]", " ", "s", "INST", "im_end", "start_of_turn", "end_of_turn", "SYS"]
+_TOKENS = ["<|", "|>", "<s>", "</s>", "[INST]", "[/INST]", "<start_of_turn>", "<end_of_turn>", "<<SYS>>", "<</SYS>>"]
+
+
+@given(st.lists(st.sampled_from(_PIECES), max_size=16).map("".join))
+def test_no_caption_makes_up_a_control_token(caption: str) -> None:
+    shown = render_caption(caption.encode(), max_chars=400)
+    assert not [token for token in _TOKENS if token in shown]

@@ -53,14 +53,14 @@ def test_section_of_a_config_file_is_used(tmp_path: Path, captions: str, capsys:
 
 
 def test_caption_without_a_label_is_told_and_ends_in_1(captions: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert label.main([captions, *SCRIPTED, "--annotator.backend.options", "garble_rate", "1.0"]) == 1
+    assert label.main([captions, *SCRIPTED, "--annotator.backend.options.garble_rate", "1.0"]) == 1
     shown = capsys.readouterr()
     assert [line.split("\t")[0] for line in shown.out.splitlines()] == ["unparsed", "unparsed"]
     assert "2 captions got no label" in shown.err
 
 
 def test_backend_that_fails_ends_in_1(captions: str, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--annotator.backend.options", "fail_rate", "1.0", "fail_with", "rejected"]
+    options = ["--annotator.backend.options.fail-rate", "1.0", "--annotator.backend.options.fail-with", "rejected"]
     assert label.main([captions, *SCRIPTED, *options]) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
@@ -80,7 +80,7 @@ def test_backend_that_fails_ends_in_1(captions: str, capsys: pytest.CaptureFixtu
         (["x", "--annotator.backend.timeout-s", "-3"], "annotator.backend.timeout_s"),
         (["x", "--annotator.backend.timeout-s", "soon"], "timeout-s"),
         (["x", "--annotator.labeler.goal", "minigird"], "did you mean 'minigrid'"),
-        (["x", *SCRIPTED, "--annotator.backend.options", "latency", "1"], "did you mean 'latency_s'"),
+        (["x", *SCRIPTED, "--annotator.backend.options.latency", "1"], "did you mean 'latency_s'"),
     ],
 )
 def test_usage_errors_end_in_2_and_say_why(
@@ -158,7 +158,7 @@ def test_backend_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_check_of_a_backend_that_answers_nonsense_ends_in_1(capsys: pytest.CaptureFixture[str]) -> None:
-    assert backends.main(["check", *SCRIPTED, "--annotator.backend.options", "garble_rate", "1"]) == 1
+    assert backends.main(["check", *SCRIPTED, "--annotator.backend.options.garble-rate", "1"]) == 1
     assert "neither 'yes' and 'no'" in capsys.readouterr().out
 
 
@@ -190,7 +190,7 @@ def test_settings_of_the_annotator_are_described(capsys: pytest.CaptureFixture[s
 
 
 def test_file_may_stand_anywhere(captions: str, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--annotator.backend.options", "flip_rate", "1", "seed", "3"]
+    options = ["--annotator.backend.options.flip_rate", "1", "--annotator.backend.options.seed=3"]
     for arguments in (
         [captions, *SCRIPTED, *options],
         [*SCRIPTED, captions, *options],

@@ -480,6 +480,27 @@ def test_gate_counts_a_burst_of_faults_once_and_lets_one_probe_through() -> None
     assert (gate.delay_s(), gate.problem) == (0.0, "")
 
 
+def test_a_late_429_does_not_close_a_gate_that_has_opened_again() -> None:
+    clock = FakeClock()
+    gate = BackendGate(CONFIG, clock=clock, draw=lambda: 1.0)
+    late = gate.begin()
+    gate.faulted(gate.begin(), BackendUnreachable("down"))
+    clock.now = 1.0
+    gate.answered(gate.begin())
+    gate.faulted(late, BackendOverloaded("429", retry_after_s=60.0))
+    assert (gate.delay_s(), gate.problem) == (0.0, "")
+
+
+def test_a_pause_that_a_server_asks_for_has_a_bound() -> None:
+    clock = FakeClock()
+    gate = BackendGate(CONFIG, clock=clock, draw=lambda: 1.0)
+    tickets = [gate.begin(), gate.begin()]
+    gate.faulted(tickets[0], BackendOverloaded("429"))
+    gate.faulted(tickets[1], BackendOverloaded("429", retry_after_s=86_400.0))
+    assert gate.delay_s() == 300.0
+    assert gate.problem
+
+
 def test_a_probe_that_was_given_up_makes_way() -> None:
     clock = FakeClock()
     gate = BackendGate(CONFIG, clock=clock, draw=lambda: 1.0)

@@ -86,3 +86,25 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     want(ledger, b"long one")
     ledger.offered([b"2", b"3"])
     assert ledger.next_fresh() == [b"long one"], "a single caption always fits"
+
+
+def test_another_labeler_makes_every_caption_unanswered() -> None:
+    ledger = Ledger()
+    want(ledger, b"1", b"2", b"3")
+    ledger.offered([b"1", b"2", b"3"])
+    ledger.learn([update(b"1"), update(b"2", LabelStatus.FAILED)], 0.0)
+    want(ledger, b"4")
+    ledger.start_over()
+    assert ledger.pending == 4
+    assert (ledger.answered(LabelStatus.LABELLED), ledger.answered(LabelStatus.FAILED)) == (0, 0)
+    assert (ledger.next_fresh(), ledger.next_backlog(10)) == ([b"4"], [b"1", b"2", b"3"])
+    assert ledger.learn([update(b"1")], 1.0) == [update(b"1")], "the same answer of another labeler is news"
+
+
+def test_what_is_given_up_is_not_offered_again() -> None:
+    ledger = Ledger()
+    want(ledger, b"1", b"2")
+    ledger.give_up([b"1"], "it is odd")
+    want(ledger, b"1")
+    assert ledger.next_fresh() == [b"2"]
+    assert (ledger.pending, ledger.dropped) == (1, 1)

@@ -143,7 +143,8 @@ def test_server_that_is_killed_is_started_anew() -> None:
             before = await backend.complete(request)
             first = backend.pid
             assert first is not None
-            assert os.getpriority(os.PRIO_PROCESS, first) == os.getpriority(os.PRIO_PROCESS, 0) + CONFIG.nice
+            niceness = min(os.getpriority(os.PRIO_PROCESS, 0) + CONFIG.nice, 19)
+            assert os.getpriority(os.PRIO_PROCESS, first) == niceness
             os.kill(first, signal.SIGKILL)
             try:
                 await backend.complete(request)
@@ -155,6 +156,25 @@ def test_server_that_is_killed_is_started_anew() -> None:
             last = backend.pid
         assert last is not None
         assert not is_running(last)
+
+    asyncio.run(go())
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_server_is_left_alone_by_the_users_files_and_by_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "xllamacpp.py").write_text("raise SystemExit('this is a file of the user')\n")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("print('hello', flush=True)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+
+    async def go() -> None:
+        async with create(CONFIG) as backend:
+            await backend.complete(labeler_of(backend).request(b"You open the door."))
+            # Nobody reads the pipe of the report any more; that of the errors is read until the end.
+            descriptors = Path(f"/proc/{backend.pid}/fd")
+            assert (descriptors / "1").readlink() == (descriptors / "2").readlink()
 
     asyncio.run(go())
 

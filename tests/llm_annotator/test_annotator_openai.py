@@ -94,6 +94,17 @@ def test_without_logprobs_the_text_is_all(server: FakeOpenAIServer) -> None:
     assert (judgement.helpful, judgement.score) == (True, None)
 
 
+def test_what_changes_the_reading_is_another_model(server: FakeOpenAIServer) -> None:
+    text_only = {"top_logprobs": 0}
+    configs = [
+        config(server, api=api, options=options) for api in ("chat", "completions") for options in ({}, text_only)
+    ]
+    models = [create_backend(item).model for item in configs]
+    assert models == ["m", "m (first word)", "m (completions)", "m (completions, first word)"]
+    spec = resolve_labeler(LabelerConfig())
+    assert len({Labeler(spec, model).id for model in models}) == 4
+
+
 def test_options_change_the_fields(server: FakeOpenAIServer) -> None:
     ask(config(server, options={"top_logprobs": 0, "max_tokens_field": "max_completion_tokens"}))
     body = server.requests[0].body

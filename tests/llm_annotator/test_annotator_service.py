@@ -42,6 +42,10 @@ def scripted(engine: EngineConfig = EngineConfig(), **options: Any) -> Annotator
     return AnnotatorConfig(backend=BackendConfig(kind="scripted", options=options), engine=engine)
 
 
+def occurrence(*row: Any) -> bytes:
+    return wire.pack({"run_id": "r", "occurrences": [row]})
+
+
 @pytest.fixture(scope="module")
 def spec() -> LabelerSpec:
     return resolve_labeler(LabelerConfig(goal="open the box"))
@@ -56,8 +60,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServiceProcess]
 
 
 def client_of(service: ServiceProcess | str, spec: LabelerSpec, run_id: str = "run", **more: Any) -> AnnotatorClient:
-    url = service if isinstance(service, str) else service.url
-    return AnnotatorClient(url, run_id, f"name of {run_id}", {"seed": 1}, spec, **more)
+    if isinstance(service, ServiceProcess):
+        more = {"token": service.token} | more
+        service = service.url
+    return AnnotatorClient(service, run_id, f"name of {run_id}", {"seed": 1}, spec, **more)
 
 
 def eventually(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
@@ -68,7 +74,7 @@ def eventually(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> Non
 
 
 def status_of(service: ServiceProcess) -> dict[str, Any]:
-    return httpx.get(f"{service.url}/v1/status").json()
+    return httpx.get(f"{service.url}/v1/status", headers={"authorization": f"Bearer {service.token}"}).json()
 
 
 def test_labels_come_back_for_any_bytes(shared: ServiceProcess, spec: LabelerSpec) -> None:
@@ -207,12 +213,15 @@ def test_something_else_at_the_address_is_told(spec: LabelerSpec) -> None:
         ("/v1/captions", PACKBODY | {"host": "evil.example"}, wire.pack({}), 421, "own machine"),
         ("/v1/runs", PACKBODY, wire.pack({"protocol": 99}), 400, "same version"),
         ("/v1/occurrences", PACKBODY, wire.pack({"run_id": "r", "occurrences": [[1, 2]]}), 400, "cannot be read"),
+        ("/v1/occurrences", PACKBODY, occurrence(b"c", 1, 1, 1, float("nan"), None), 400, "not a finite number"),
+        ("/v1/occurrences", PACKBODY, occurrence(b"c", 1, 2**63, 1, 0.0, None), 400, "first_step"),
+        ("/v1/occurrences", PACKBODY, occurrence("c", 1, 1, 1, 0.0, None), 400, "a caption is bytes"),
     ],
 )
 def test_bad_requests_are_refused_in_words(
     shared: ServiceProcess, path: str, headers: dict[str, str], body: bytes, status: int, word: str
 ) -> None:
-    answer = httpx.post(shared.url + path, content=body, headers=headers)
+    answer = httpx.post(shared.url + path, content=body, headers=headers | {"authorization": f"Bearer {shared.token}"})
     assert answer.status_code == status
     assert word in answer.json()["message"]
     assert httpx.get(f"{shared.url}/healthz").json()["ok"] is True

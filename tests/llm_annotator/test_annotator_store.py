@@ -209,6 +209,65 @@ def test_reader_filters_and_orders(store: Store) -> None:
         assert totals_read.latency_s == pytest.approx(0.25)
 
 
+def test_summary_and_count_agree_with_the_list(store: Store) -> None:
+    store.add_run("run-2", "second", {}, labeler_id="judge", goal="open the box")
+    ids = store.intern([b"caption %d" % i for i in range(6)])
+    store.add_annotations([annotation(ids[0]), annotation(ids[1], helpful=False), annotation(ids[2])])
+    store.add_annotations([annotation(ids[3], LabelStatus.UNPARSED), annotation(ids[4], LabelStatus.FAILED)])
+    store.override(b"caption 2", "judge", helpful=False)
+    for run_id, keys in (("run-1", (0, 1, 2)), ("run-2", (2, 3, 5))):
+        seen = [
+            Occurrence(caption=b"caption %d" % i, count=1, first_step=1, last_step=1, reward_sum=0.5 * i) for i in keys
+        ]
+        store.add_occurrences(run_id, seen)
+    with reopen(store) as reader:
+        whole, first, second = (reader.summary(run_id=run_id) for run_id in (None, "run-1", "run-2"))
+        assert (whole.captions, whole.helpful, whole.unhelpful, whole.overruled) == (6, 1, 2, 1)
+        assert (whole.unparsed, whole.failed, whole.reward_sum, whole.labeler_id) == (
+            1,
+            1,
+            0.5 + 1 + 1 + 1.5 + 2.5,
+            "judge",
+        )
+        assert (first.captions, first.helpful, first.unhelpful, first.overruled, first.reward_sum) == (3, 1, 2, 1, 1.5)
+        assert (second.captions, second.unhelpful, second.unparsed, second.failed, second.reward_sum) == (
+            3,
+            1,
+            1,
+            0,
+            5.0,
+        )
+        assert reader.summary(labeler_id="nobody").helpful == 0
+        for query in (
+            {},
+            {"run_id": "run-2"},
+            {"status": "unlabelled"},
+            {"run_id": "run-1", "helpful": False},
+            {"text": "ION 3"},
+            {"run_id": "run-1", "text": "ION 3"},
+        ):
+            assert reader.count(**query) == len(reader.captions(**query)), query
+
+
+def test_a_store_of_one_run_lists_what_never_came_up_too(store: Store) -> None:
+    store.intern([b"unseen"])
+    store.add_occurrences("run-1", [Occurrence(caption=b"seen", count=2, first_step=1, last_step=3, reward_sum=0.5)])
+    with reopen(store) as reader:
+        assert [(row.text, row.count, row.last_step, row.reward_sum) for row in reader.captions()] == [
+            (b"seen", 2, 3, 0.5),
+            (b"unseen", 0, None, 0.0),
+        ]
+
+
+def test_a_snapshot_does_not_move(store: Store) -> None:
+    with reopen(store) as reader:
+        with reader.snapshot():
+            assert reader.count() == 0
+            store.intern([b"new"])
+            assert (reader.count(), reader.summary().captions) == (0, 0)
+        assert reader.count() == 1
+
+
 def test_reading_while_a_writer_writes(store: Store) -> None:
     with reopen(store) as reader:
         assert reader.captions() == []

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from llm_annotator.client import AnnotatorClient
@@ -60,7 +61,7 @@ def test_kill_9_loses_no_acknowledged_label_and_the_client_goes_on(tmp_path: Pat
     with ServiceProcess(path, scripted(latency_s=0.004), tmp_path / "log") as service:
         url, first_pid = service.url, service.pid
         assert first_pid is not None
-        with AnnotatorClient(url, "run", "run", {}, spec) as client:
+        with AnnotatorClient(url, "run", "run", {}, spec, service.token) as client:
             client.submit(captions)
             eventually(lambda: client.health.labelled > 50)
             os.kill(first_pid, signal.SIGKILL)
@@ -109,6 +110,38 @@ def test_the_service_ends_with_its_run_even_if_that_is_killed(tmp_path: Path) ->
     eventually(lambda: not alive(pid))
 
 
+def test_only_who_has_the_token_gets_in_and_nobody_can_look_it_up(tmp_path: Path) -> None:
+    with ServiceProcess(tmp_path / "s.sqlite", scripted(), tmp_path / "log") as service:
+        headers = {"authorization": f"Bearer {service.token}"}
+        assert httpx.get(f"{service.url}/v1/status").status_code == 401
+        assert httpx.get(f"{service.url}/v1/status", headers=headers).status_code == 200
+        for file in ("cmdline", "environ"):
+            assert service.token.encode() not in Path(f"/proc/{service.pid}/{file}").read_bytes()
+    assert service.token not in (tmp_path / "log").read_text()
+    assert ServiceProcess(tmp_path / "s.sqlite", scripted(), tmp_path / "log").token != service.token
+
+
+def test_what_is_printed_before_the_report_and_after_it_does_no_harm(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("print('hello')\nprint('3')\nprint('{}', flush=True)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with ServiceProcess(tmp_path / "s.sqlite", scripted(), tmp_path / "log") as service:
+        assert service.health.running
+        assert Path(f"/proc/{service.pid}/fd/1").readlink() == tmp_path / "log"
+
+
+def test_files_of_the_folder_that_the_user_is_in_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("msgpack", "queue", "llm_annotator"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('this is a file of the user')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    with ServiceProcess(tmp_path / "s.sqlite", scripted(), tmp_path / "log") as service:
+        assert service.health.running
+
+
 def test_close_ends_the_service(tmp_path: Path) -> None:
     with ServiceProcess(tmp_path / "s.sqlite", scripted(), tmp_path / "log") as service:
         pid = service.pid
@@ -140,7 +173,7 @@ def test_what_no_restart_can_mend_ends_the_restarts(tmp_path: Path, spec: Labele
         mark_newer(path)
         pid = service.pid
         assert pid is not None
-        with AnnotatorClient(service.url, "run", "run", {}, spec) as client:
+        with AnnotatorClient(service.url, "run", "run", {}, spec, service.token) as client:
             os.kill(pid, signal.SIGKILL)
             eventually(lambda: "upgrade oni-jax" in service.health.given_up)
             client.submit([b"a"])
@@ -177,7 +210,7 @@ def test_keys_stay_out_of_log_and_store(tmp_path: Path, spec: LabelerSpec, monke
         try:
             with (
                 ServiceProcess(tmp_path / "s.sqlite", AnnotatorConfig(backend=backend), tmp_path / "log") as service,
-                AnnotatorClient(service.url, "run", "run", {}, spec) as client,
+                AnnotatorClient(service.url, "run", "run", {}, spec, service.token) as client,
             ):
                 client.submit([b"a"])
                 eventually(lambda: "refuses" in client.health.message)

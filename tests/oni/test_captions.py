@@ -63,9 +63,9 @@ def test_an_event_is_described_once():
 def test_growing_keeps_everything():
     table = CaptionTable(2)
     codes = np.array([[i // 256, i % 256] for i in range(1, 3000)], np.uint8)
-    table.intern_events(codes[:10], lambda code: str(code))
+    table.intern_events(codes[:10], str)
     table.set_labels([label(table.texts[3], True, p_helpful=0.75)])
-    table.intern_events(codes, lambda code: str(code))
+    table.intern_events(codes, str)
     assert table.capacity == 4096
     assert table.helpful[3] == 1
     assert table.p_helpful[3] == 0.75
@@ -107,7 +107,7 @@ def test_totals():
     def stats(*count):
         padded = np.zeros(table.capacity, np.int32)
         padded[: len(count)] = count
-        return CaptionStats(count=padded, episode_count=padded > 0, reward_sum=padded * 0.5)
+        return CaptionStats(num_steps=padded, num_episodes=padded > 0, reward_sum=padded * 0.5)
 
     assert table.add(stats(0, 3), env_step=100).tolist() == [a]
     assert table.add(stats(0, 1, 2), env_step=200).tolist() == [a, b]

@@ -207,9 +207,9 @@ def test_the_json_of_the_overview(cli: Cli, store: Path, golden: Callable[[str, 
     out = cli(store, "--json")[1]
     document = json.loads(out)
     by_id = {item["caption_id"]: item for item in document["captions"]}
-    assert base64.b64decode(by_id[4]["base64"]) == LATIN
-    assert by_id[3]["text"].encode() == ANSI
-    assert by_id[3]["base64"] is None
+    assert base64.b64decode(by_id[4]["caption_base64"]) == LATIN
+    assert by_id[3]["caption"].encode() == ANSI
+    assert by_id[3]["caption_base64"] is None
     golden("inspect_overview.json", out.replace(str(store), "STORE").replace(LONG.decode(), "LONG"))
 
 

@@ -27,6 +27,15 @@ def test_file_then_command_line(tmp_path):
     assert config.reward == TrainConfig().reward
 
 
+def test_options_with_free_names_on_the_command_line(tmp_path):
+    path = write(tmp_path, "annotator: {backend: {options: {helpful_pattern: coin}}}\n")
+    config = load_config(path, ["--annotator.backend.options.latency-s", "0.5", "--env.options.talkative=true"])
+    assert config.annotator.backend.options == {"helpful_pattern": "coin", "latency_s": 0.5}
+    assert config.env.options == {"talkative": True}
+    with pytest.raises(ConfigError, match="needs a value"):
+        load_config(path, ["--env.options.talkative"])
+
+
 def test_what_is_written_is_read_back(tmp_path):
     config = load_config(None, ["--seed", "7", "--reward.kind", "none"])
     assert load_config(write(tmp_path, to_yaml(config))) == config

@@ -50,7 +50,10 @@ def test_lines_are_json_even_for_nan(tmp_path):
 
 
 def test_a_figure_that_is_not_explained_is_not_written(tmp_path):
-    with MetricsWriter(tmp_path / "metrics.jsonl", tensorboard=False) as writer, pytest.raises(KeyError, match="mystery"):
+    with (
+        MetricsWriter(tmp_path / "metrics.jsonl", tensorboard=False) as writer,
+        pytest.raises(KeyError, match="mystery"),
+    ):
         writer.write({"env_step": 1, "mystery": 2})
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import envs
 from oni.config import NetworkConfig
-from oni.networks import init_params, make_network
+from oni.networks import act, init_params, make_network, unroll
 
 
 def network_for(core, env_id="probe:memory"):
@@ -25,9 +25,9 @@ def test_a_sequence_equals_its_steps(core):
     obs = jax.random.normal(jax.random.key(2), (steps, batch, 2))
     reset = jax.random.bernoulli(jax.random.key(3), 0.3, (steps, batch))
     state = jax.tree.map(lambda s: s + 1.0, network.initial_state(batch))
-    logits, value = network.apply({"params": params}, state, obs, reset)
+    logits, value = unroll(network, params, state, obs, reset)
     for t in range(steps):
-        state, step_logits, step_value = network.apply({"params": params}, state, obs[t], reset[t], method="step")
+        state, step_logits, step_value = act(network, params, state, obs[t], reset[t])
         np.testing.assert_allclose(step_logits, logits[t], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(step_value, value[t], rtol=1e-4, atol=1e-5)
 
@@ -39,8 +39,8 @@ def test_a_reset_forgets(core):
     reset = jnp.zeros((4, 1), bool).at[2].set(True)
     before = network.initial_state(1)
     other = jax.tree.map(lambda s: s + 5.0, before)
-    ours, _ = network.apply({"params": params}, before, obs, reset)
-    theirs, _ = network.apply({"params": params}, other, obs, reset)
+    ours, _ = unroll(network, params, before, obs, reset)
+    theirs, _ = unroll(network, params, other, obs, reset)
     assert not np.allclose(ours[1], theirs[1])
     np.testing.assert_array_equal(ours[2:], theirs[2:])
 
@@ -50,7 +50,7 @@ def test_gru_by_hand():
     zero = jax.tree.map(jnp.zeros_like, params)
     state = jnp.full((1, 8), 2.0)
     # all weights zero: both gates are 1/2 and the candidate is 0, so the state halves
-    state, _, _ = network.apply({"params": zero}, state, jnp.ones((1, 2)), jnp.zeros(1, bool), method="step")
+    state, _, _ = act(network, zero, state, jnp.ones((1, 2)), jnp.zeros(1, bool))
     np.testing.assert_allclose(state, 1.0)
 
 
@@ -59,7 +59,7 @@ def test_lstm_by_hand():
     zero = jax.tree.map(jnp.zeros_like, params)
     state = (jnp.full((1, 8), 2.0), jnp.zeros((1, 8)))
     # all weights zero: the forget gate is sigmoid(1), nothing is let in, the output gate is 1/2
-    (cell, hidden), _, _ = network.apply({"params": zero}, state, jnp.ones((1, 2)), jnp.zeros(1, bool), method="step")
+    (cell, hidden), _, _ = act(network, zero, state, jnp.ones((1, 2)), jnp.zeros(1, bool))
     kept = 2.0 / (1.0 + np.exp(-1.0))
     np.testing.assert_allclose(cell, kept, rtol=1e-6)
     np.testing.assert_allclose(hidden, 0.5 * np.tanh(kept), rtol=1e-6)
@@ -70,5 +70,5 @@ def test_cells_of_a_grid_are_told_apart_by_every_channel():
     obs = np.zeros((3, 7, 7, 2), np.uint8)
     obs[1, 3, 3, 0] = 7  # another tile
     obs[2, 3, 3, 1] = 7  # another colour
-    _, logits, _ = network.apply({"params": params}, (), jnp.asarray(obs), jnp.zeros(3, bool), method="step")
+    _, logits, _ = act(network, params, (), jnp.asarray(obs), jnp.zeros(3, bool))
     assert len(np.unique(np.asarray(logits).round(6), axis=0)) == 3

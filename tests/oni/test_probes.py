@@ -7,6 +7,7 @@ from probing import config, trained
 
 from llm_annotator.types import LabelStatus, LabelUpdate
 from oni.config import NetworkConfig, RewardConfig
+from oni.networks import unroll
 
 pytestmark = pytest.mark.slow
 
@@ -16,7 +17,7 @@ def values(trainer, observations, steps=1):
     obs = jnp.broadcast_to(jnp.array(observations, jnp.float32)[None], (steps, len(observations), 2))
     reset = jnp.zeros((steps, len(observations)), bool).at[0].set(True)
     state = trainer.network.initial_state(len(observations))
-    _, value = trainer.network.apply({"params": trainer.state.learner.params}, state, obs, reset)
+    _, value = unroll(trainer.network, trainer.state.learner.params, state, obs, reset)
     return np.asarray(value[-1])
 
 

@@ -75,8 +75,8 @@ def test_the_reward_logged_is_the_reward_used():
         empty_counts(config, 1), jnp.array([[0.0], [0.0], [1.0], [0.0]]), jnp.zeros((4, 1), bool), ids, score
     )
     assert reward.total[:, 0].tolist() == [0.5, 0.25, 1.0, 0.0]
-    assert stats.count.tolist() == [0, 2, 1, 0]
-    assert stats.episode_count.tolist() == [0, 1, 1, 0]
+    assert stats.num_steps.tolist() == [0, 2, 1, 0]
+    assert stats.num_episodes.tolist() == [0, 1, 1, 0]
     assert stats.reward_sum.tolist() == [0.0, 0.75, 0.0, 0.0]
     assert float((reward.total - reward.extrinsic).sum()) == float(stats.reward_sum.sum())
 

@@ -86,7 +86,9 @@ def test_figures_of_an_update():
     assert figures["reward/extrinsic"] == 0.0
     assert figures["reward/intrinsic"] > 0.1
     assert trainer.captions.count.sum() == trainer.env_step
-    assert trainer.captions.reward_sum.sum() == pytest.approx(figures["reward/intrinsic"] * trainer.env_step / 2, rel=1e-4)
+    assert trainer.captions.reward_sum.sum() == pytest.approx(
+        figures["reward/intrinsic"] * trainer.env_step / 2, rel=1e-4
+    )
     (caption, share, label), *_ = trainer.top_earners(3)
     assert (caption, share, label) == ("You find a coin.", 1.0, True)
 
