@@ -32,7 +32,7 @@ MAX_BODY_BYTES = 16 * 2**20
 MAX_CAPTION_BYTES = 256 * 2**10
 """Longer captions are not taken: no game says that much, and no model reads it."""
 
-BATCH_REFUSED = frozenset()
+BATCH_REFUSED = frozenset({400, 413})
 """HTTP statuses that mean: this body will never be taken, do not send it again."""
 
 _MAX_INTEGER = 2**63 - 1

@@ -57,13 +57,17 @@ class PPOConfig:
     anneal_learning_rate: bool = False
     """Whether the step size falls linearly to 0 at total_env_steps."""
     discount: Fraction = 0.99
+    """Worth of a reward one step later."""
     gae_lambda: Fraction = 0.95
+    """From 0, advantages that trust the value, to 1, those that trust the returns."""
     clip_eps: Positive = 0.2
     """Distance from 1 at which the probability ratio is clipped."""
     value_clip_eps: Positive | None = None
     """Distance at which a change of the value is clipped; none by default."""
     value_coef: NonNegative = 0.5
+    """Weight of the value loss."""
     entropy_coef: NonNegative = 0.01
+    """Weight of the entropy of the policy."""
     max_grad_norm: Positive = 0.5
     """Global norm to which gradients are clipped."""
     normalize_advantage: bool = True
@@ -77,7 +81,9 @@ class RewardConfig:
     kind: Literal["none", "retrieval"] = "retrieval"
     """Where scores come from: `retrieval` takes the label of that very caption."""
     extrinsic_coef: float = 1.0
+    """Weight of the game's own reward; 0 trains without it."""
     intrinsic_coef: float = 0.3
+    """Weight of the scores of captions."""
     count_exponent: NonNegative = 3.0
     """How fast the same caption loses worth within an episode."""
     count_slots: PositiveInt = 1024
@@ -111,6 +117,7 @@ class TrainConfig:
     name: str = "run"
     """Begins the name of the run directory."""
     seed: Annotated[int, Ge(0)] = 0
+    """All randomness of games and learning comes from it; when labels arrive does not."""
     total_env_steps: PositiveInt = 4_000_000
     """Steps summed over all games."""
     env: EnvConfig = EnvConfig()

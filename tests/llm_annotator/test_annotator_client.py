@@ -225,8 +225,10 @@ def serving(folder: Path, port: int, **options: Any) -> Iterator[None]:
     assert process.stdout is not None
     with process, process.stdout:
         assert json.loads(process.stdout.readline())["ready"]
-        yield
-        process.send_signal(signal.SIGTERM)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGTERM)
 
 
 @pytest.mark.slow

@@ -254,3 +254,23 @@ def test_help_is_quick_and_names_every_command():
     for command in ("train", "eval", "inspect", "label", "envs", "backends", "serve"):
         assert f"oni {command}" in done.stdout
     assert run("trian").returncode == 2
+
+
+@pytest.mark.timeout(300)
+def test_the_quickstart_with_the_real_llm_labels_the_captions_right(tmp_path):
+    """The whole chain with the embedded model, for a short run: every label against what the caption means."""
+    path = tmp_path / "run"
+    config = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+    command, kwargs = oni(
+        "train", "--config", config, "--run-dir", path, "--total-env-steps", "100000", "--env.num-envs", "64",
+        "--annotator.drain-s", "200", capture_output=True,
+    )  # fmt: skip
+    done = subprocess.run(command, timeout=280, check=False, **kwargs)
+    assert done.returncode == 0, done.stderr
+    table = json.loads(run("inspect", path, "--json", "--limit", "1000").stdout)
+    labels = {row["caption"]: row["helpful"] for row in table["captions"]}
+    assert len(labels) > 80
+    assert None not in labels.values()
+    progress = ("You pick up", "You unlock", "You open", "You reach")
+    wrong = [caption for caption, helpful in labels.items() if helpful != caption.startswith(progress)]
+    assert wrong == []
