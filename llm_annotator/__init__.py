@@ -20,9 +20,10 @@ from llm_annotator.errors import (
 
 if TYPE_CHECKING:
     from llm_annotator.backends import available_backends, create_backend
-    from llm_annotator.client import AnnotatorClient, ClientHealth
+    from llm_annotator.client import AnnotatorClient
     from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
     from llm_annotator.labeler import Labeler, LabelerSpec, resolve_labeler
+    from llm_annotator.mailbox import ClientHealth
     from llm_annotator.service import serve
     from llm_annotator.store import Store, StoreReader
     from llm_annotator.supervisor import ServiceHealth, ServiceProcess
@@ -63,7 +64,7 @@ _MODULES = {
     "AnnotatorClient": "client",
     "AnnotatorConfig": "config",
     "BackendConfig": "config",
-    "ClientHealth": "client",
+    "ClientHealth": "mailbox",
     "EngineConfig": "config",
     "LabelStatus": "types",
     "LabelUpdate": "types",

@@ -13,12 +13,11 @@ import contextlib
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
+from llm_annotator.mailbox import ClientHealth, Mailbox
 from llm_annotator.secret import clean_secret
 from llm_annotator.types import LabelUpdate, Occurrence
 
@@ -33,55 +32,6 @@ MAX_BATCHES = 1024
 
 JOIN_TIMEOUT_S = 5.0
 """Longest that closing waits for the background thread."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClientHealth:
-    """How labelling fares, as one run sees it.
-
-    connected: the service answered last time. message: what is wrong and what to do; empty if all is well.
-    queued: captions of this run without an answer, those in flight included. in_flight: questions that the service
-    has under way for this labeler. labelled, failed, unparsed: captions of this run by their answer.
-    dropped: captions that fell out of a full queue (here and at the service; they are offered again), and those that
-    can never be labelled because they are too long.
-    requests: questions to the LLM since the service started. labels_per_s: of this labeler, lately.
-    """
-
-    connected: bool = False
-    message: str = ""
-    queued: int = 0
-    in_flight: int = 0
-    labelled: int = 0
-    failed: int = 0
-    unparsed: int = 0
-    dropped: int = 0
-    requests: int = 0
-    labels_per_s: float = 0.0
-
-
-class Mailbox:
-    """What the trainer's thread and the background thread share: a queue each way, and one snapshot.
-
-    `batches` and `updates` are deques, whose append and popleft are atomic. `dropped_batches` has one writer.
-    """
-
-    def __init__(self) -> None:
-        self.batches: deque[tuple[bytes, ...] | tuple[Occurrence, ...]] = deque()
-        self.updates: deque[LabelUpdate] = deque()
-        self.dropped_captions = 0
-        self._lock = threading.Lock()  # guards `_health`
-        self._health = ClientHealth(message="The annotator has not answered yet.")
-
-    @property
-    def health(self) -> ClientHealth:
-        """The snapshot; whoever sets it replaces it whole."""
-        with self._lock:
-            return self._health
-
-    @health.setter
-    def health(self, health: ClientHealth) -> None:
-        with self._lock:
-            self._health = health
 
 
 class AnnotatorClient:

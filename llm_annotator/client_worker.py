@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import httpx
 
 from llm_annotator import wire
-from llm_annotator.client import ClientHealth, Mailbox
 from llm_annotator.ledger import Ledger, cut
+from llm_annotator.mailbox import ClientHealth, Mailbox
 from llm_annotator.types import LabelStatus, Occurrence
 
 _log = logging.getLogger(__name__)

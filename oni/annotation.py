@@ -29,7 +29,7 @@ OFFER_AGAIN_S = 20.0
 """Seconds between two offers of the captions that still have no label: an answer may have failed, or a queue have
 been full."""
 
-RECORD_EVERY_S = 2.0
+RECORD_EVERY_S = 5.0
 """Seconds between two reports of what captions occurred and earned."""
 
 _FLUSH_S = 5.0

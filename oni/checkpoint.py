@@ -1,6 +1,7 @@
 """Saves and restores runs with Orbax: atomic, the last few, the newest that can be read wins."""
 
 import logging
+import shutil
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
@@ -39,11 +40,16 @@ def _unpack(tree: Any, like: Any) -> Any:
 
 
 class Checkpoints:
-    """The checkpoints of one run; `close` waits until what was saved is on disk."""
+    """The checkpoints of one run.
+
+    They are written in the foreground: some tenths of a second every few minutes, and an error is met where it can be
+    told.
+    """
 
     def __init__(self, path: Path, *, keep: int) -> None:
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
-        self._manager = ocp.CheckpointManager(path.absolute(), options=options)
+        self._path = path.absolute()
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self._path, options=options)
 
     def __enter__(self) -> Self:
         return self
@@ -58,13 +64,10 @@ class Checkpoints:
         """Number of updates in the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, update: int, device: Any, host: dict[str, Any], *, wait: bool = False) -> bool:
+    def save(self, update: int, device: Any, host: dict[str, Any]) -> bool:
         """Saves a run after `update` updates.
 
         A failure (a full disk) is logged and returned as False: the run goes on, and the checkpoint before stays.
-
-        Args:
-            wait: return when it is on disk; otherwise it is written in the background.
         """
         if self.latest == update:
             return True
@@ -76,14 +79,11 @@ class Checkpoints:
                     host=ocp.args.JsonSave({"schema": SCHEMA, **host}),  # pyright: ignore[reportCallIssue]
                 ),
             )
-            if wait:
-                self._manager.wait_until_finished()
         except (OSError, ValueError, RuntimeError) as error:
-            log.error(
-                "the checkpoint after update %d could not be written: %s. Free disk space; training goes on",
-                update,
-                error,
-            )
+            reason = str(error).partition("\n")[0]
+            log.error("the checkpoint after update %d could not be written; the one before stays. %s", update, reason)
+            for partial in self._path.glob(f"{update}.*tmp*"):
+                shutil.rmtree(partial, ignore_errors=True)
             return False
         return True
 

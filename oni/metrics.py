@@ -1,6 +1,7 @@
 """What a run reports: windows over episodes, and the files that figures are written to."""
 
 import json
+import logging
 import math
 import time
 from collections import deque
@@ -10,6 +11,8 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from oni.errors import OniError
+
+log = logging.getLogger(__name__)
 
 METRICS: Mapping[str, str] = {
     "env_step": "steps so far, over all games",
@@ -104,7 +107,8 @@ class MetricsWriter:
     """Appends metrics to `metrics.jsonl`, and to TensorBoard when asked."""
 
     def __init__(self, path: Path, *, tensorboard: bool) -> None:
-        self._file = path.open("a", encoding="utf-8")
+        self._path = path
+        self._failing = False
         self._board: Any = None
         if tensorboard:
             try:
@@ -119,21 +123,34 @@ class MetricsWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._file.close()
         if self._board is not None:
             self._board.close()
 
     def write(self, metrics: Mapping[str, float | int | None]) -> None:
-        """Writes one line; numbers that are not finite become null, as JSON has none."""
+        """Writes one line; numbers that are not finite become null, as JSON has none.
+
+        A full disk is logged once, and the lines that do not fit are left out.
+        """
         if unknown := metrics.keys() - METRICS.keys():
             raise KeyError(f"metrics without a meaning in METRICS: {sorted(unknown)}")
         clean = {k: v if v is None or math.isfinite(v) else None for k, v in metrics.items()}
-        self._file.write(json.dumps(clean) + "\n")
-        self._file.flush()
+        try:
+            self._append(clean)
+        except OSError as error:
+            if not self._failing:
+                log.error("figures cannot be written: %s. Free disk space; training goes on", error)
+            self._failing = True
+        else:
+            self._failing = False
+
+    def _append(self, metrics: Mapping[str, float | int | None]) -> None:
+        # opened each time: a file object whose flush failed would write the same bytes again, perhaps in part
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(metrics) + "\n")
         if self._board is not None:
-            for name, value in clean.items():
+            for name, value in metrics.items():
                 if value is not None:
-                    self._board.add_scalar(name, value, clean["env_step"])
+                    self._board.add_scalar(name, value, metrics["env_step"])
 
 
 def truncate_after(path: Path, env_step: int) -> None:

@@ -28,7 +28,8 @@ class Summary:
 
     metrics: the last figures. top_earners: captions with their share of all intrinsic reward and their label.
     steps_per_s: over the whole run, without the first update, which compiles. duration_s: of the training itself.
-    stopped_by: name of the signal that stopped it, None if it went to its end. warning: what is wrong with the
+    stopped_by: name of the signal that stopped it, None if it went to its end. saved: whether its end is in a
+    checkpoint. warning: what is wrong with the
     annotator, if anything.
     """
 
@@ -39,6 +40,7 @@ class Summary:
     steps_per_s: float | None
     duration_s: float
     stopped_by: str | None
+    saved: bool
     warning: str
 
 
@@ -62,19 +64,21 @@ class _Loop:
         self._checkpoints = checkpoints
         self._writer = writer
         self._reporter = reporter
-        self._metrics: dict[str, float | int | None] = {}
+        self._metrics: dict[str, float | int | None] = {"env_step": trainer.env_step}
         self._speed = Speed()
         self._saved_at = time.monotonic()
+        self._saved = False
         self._begun = time.perf_counter()
         self._started = (self._begun, trainer.env_step)
 
     def run(self, stop: StopRequest) -> Summary:
+        compiled = False
         while self._trainer.env_step < self._config.total_env_steps and not stop:
-            first = not self._metrics
             self._step()
-            if first:
+            if not compiled:
                 self._trainer.wait()
                 self._started = (time.perf_counter(), self._trainer.env_step)
+                compiled = True
         elapsed = time.perf_counter() - self._started[0]
         steps = self._trainer.env_step - self._started[1]
         self._finish()
@@ -86,6 +90,7 @@ class _Loop:
             steps_per_s=steps / elapsed if steps else None,
             duration_s=time.perf_counter() - self._begun,
             stopped_by=stop.reason,
+            saved=self._saved,
             warning=self._warning(),
         )
 
@@ -104,7 +109,7 @@ class _Loop:
         if trainer.updates_done % self._config.log.every_updates == 0:
             self._log()
         if time.monotonic() - self._saved_at > self._config.checkpoint.every_s:
-            self._save(wait=False)
+            self._save()
 
     def _figures(self, progress: Progress) -> dict[str, float | int | None]:
         figures: dict[str, float | int | None] = {"env_step": self._trainer.env_step, **progress.metrics}
@@ -136,17 +141,17 @@ class _Loop:
             self._session.tend(self._trainer.captions, progress.seen)
         self._metrics |= progress.metrics
 
-    def _save(self, *, wait: bool) -> None:
+    def _save(self) -> bool:
         self._settle()
-        self._checkpoints.save(self._trainer.updates_done, self._trainer.state, self._trainer.host_state(), wait=wait)
         self._saved_at = time.monotonic()
+        return self._checkpoints.save(self._trainer.updates_done, self._trainer.state, self._trainer.host_state())
 
     def _finish(self) -> None:
         self._settle()
         if self._session is not None:
             self._session.finish(self._trainer.captions, take=self._trainer.take_labels)
             self._metrics |= self._trainer.caption_metrics() | self._annotator_metrics()
-        self._save(wait=True)
+        self._saved = self._save()
         self._log()
 
 
@@ -178,4 +183,7 @@ def _restore(trainer: Trainer, checkpoints: Checkpoints, run: RunDir, reporter: 
     restored: Any = checkpoints.restore(like=trainer.state)
     trainer.load(restored.device, restored.host)
     truncate_after(run.metrics_file, trainer.env_step)
-    reporter.say(f"Going on after {trainer.env_step:,} steps.")
+    if trainer.env_step >= trainer.config.total_env_steps:
+        reporter.say(f"All {trainer.env_step:,} steps are done already: raise --total-env-steps to go on.")
+    else:
+        reporter.say(f"Going on after {trainer.env_step:,} steps.")

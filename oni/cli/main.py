@@ -46,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"oni: no command {name!r}{hint}\n\n{usage()}", file=sys.stderr)
         return EXIT_USAGE
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    # absl is Orbax's: it says at length what we say in a line
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return _run(name, rest)
 
 

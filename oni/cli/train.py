@@ -1,12 +1,15 @@
 """`oni train`."""
 
 import argparse
+import sys
 from pathlib import Path
 
 from oni.config import TrainConfig
 from oni.configfile import load_config
 from oni.errors import ConfigError
 from oni.rundir import RunDir, create, default_path
+
+_PIPE_COLUMNS = 140
 
 
 def _options() -> argparse.ArgumentParser:
@@ -47,8 +50,9 @@ def main(argv: list[str]) -> int:
     from oni.train import train
 
     summary = train(config, run, resume=known.resume)
-    print_summary(summary, Console())
-    return 0
+    # a pipe has no width: do not fold captions into it
+    print_summary(summary, Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS))
+    return 0 if summary.saved else 1
 
 
 def _new_run(config: TrainConfig, path: Path | None) -> RunDir:

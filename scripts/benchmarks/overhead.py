@@ -57,8 +57,8 @@ def main() -> None:
     """Prints steps/s of each and the two ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--config", type=Path, default=ROOT / "configs" / "quickstart.yaml")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--updates", type=int, default=4, help="updates of each in a round")
+    parser.add_argument("--rounds", type=int, default=12)
+    parser.add_argument("--updates", type=int, default=12, help="updates of each in a round, some seconds")
     arguments = parser.parse_args()
     config = load_config(arguments.config)
     none = dataclasses.replace(config, reward=RewardConfig(kind="none"))

@@ -134,6 +134,9 @@ def test_train_inspect_eval_and_go_on(tmp_path, settings):
     assert steps == sorted(steps)
     assert steps[-1] >= 40_000
     assert run("eval", path, "--record", "1").returncode == 1  # probes cannot draw themselves
+    again = run("train", "--run-dir", path, "--resume")
+    assert again.returncode == 0, again.stderr
+    assert "done already" in again.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -57,6 +57,19 @@ def test_a_figure_that_is_not_explained_is_not_written(tmp_path):
         writer.write({"env_step": 1, "mystery": 2})
 
 
+def test_a_disk_that_is_full_for_a_while_is_said_once(tmp_path, caplog):
+    path = tmp_path / "metrics.jsonl"
+    with MetricsWriter(path, tensorboard=False) as writer:
+        path.symlink_to("/dev/full")
+        writer.write({"env_step": 1})
+        writer.write({"env_step": 2})
+        path.unlink()
+        writer.write({"env_step": 3})
+    assert path.read_text() == '{"env_step": 3}\n'
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert "Free disk space" in caplog.text
+
+
 def test_tensorboard_when_asked(tmp_path):
     pytest.importorskip("tensorboardX")
     with MetricsWriter(tmp_path / "metrics.jsonl", tensorboard=True) as writer:

@@ -1,6 +1,8 @@
 """One update at a time: resuming, figures, and one compilation."""
 
 import json
+import resource
+import signal
 
 import jax
 import numpy as np
@@ -29,7 +31,7 @@ def test_a_resumed_run_is_bit_equal_to_one_never_stopped(tmp_path, reward):
     whole = trained(settings, 7, labels=judge)
     part = trained(settings, 4, labels=judge)
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
-        assert checkpoints.save(4, part.state, part.host_state(), wait=True)
+        assert checkpoints.save(4, part.state, part.host_state())
     resumed = Trainer(settings)
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
         restored = checkpoints.restore(like=resumed.state)
@@ -48,13 +50,33 @@ def test_the_newest_checkpoint_that_can_be_read_wins(tmp_path, caplog):
     with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
         for update in (1, 2, 3):
             trainer.updates_done = update
-            checkpoints.save(update, trainer.state, trainer.host_state(), wait=True)
+            checkpoints.save(update, trainer.state, trainer.host_state())
     for file in (tmp_path / "c" / "3").rglob("*"):
         if file.is_file():
             file.write_bytes(b"broken")
     with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
         assert checkpoints.restore(like=trainer.state).update == 2
     assert "after update 3 cannot be read" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, caplog):
+    """A limit on the size of files stands for a full disk: both fail in the middle of a write."""
+    trainer = trained(config("policy"), 1)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    old = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
+        assert checkpoints.save(1, trainer.state, trainer.host_state())
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (64, before[1]))
+            assert not checkpoints.save(2, trainer.state, trainer.host_state())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+            signal.signal(signal.SIGXFSZ, old)
+        assert checkpoints.latest == 1
+        assert [path.name for path in (tmp_path / "c").iterdir()] == ["1"]
+        assert checkpoints.save(3, trainer.state, trainer.host_state())
+    assert "could not be written" in caplog.text
 
 
 def test_no_checkpoint(tmp_path):
