@@ -1,5 +1,6 @@
 """The annotator as the trainer sees it: a service of its own or a shared one, talked to without ever waiting."""
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -14,9 +15,11 @@ from llm_annotator import (
     AnnotatorClient,
     AnnotatorError,
     ClientHealth,
+    LabelerSpec,
     LabelUpdate,
     Occurrence,
     ServiceProcess,
+    create_backend,
     resolve_labeler,
 )
 from llm_annotator import ConfigError as AnnotatorConfigError
@@ -53,24 +56,40 @@ class Annotation(Protocol):
         ...
 
 
+def check_annotator(config: TrainConfig) -> LabelerSpec:
+    """Reads goal and prompt, and sees that there is such a backend.
+
+    Raises:
+        ConfigError: one of them cannot be used.
+    """
+    try:
+        if config.annotator.url is None:
+            create_backend(config.annotator.backend)
+        return resolve_labeler(config.annotator.labeler)
+    except AnnotatorConfigError as error:
+        raise ConfigError(str(error)) from error
+
+
 class AnnotationSession:
     """Starts or joins the annotator of a run, offers captions, reports totals."""
 
     def __init__(self, run: RunDir, config: TrainConfig) -> None:
         self._run = run
         self._config = config
+        self._labeler = check_annotator(config)
         self._stack = ExitStack()
         self._service: ServiceProcess | None = None
         self._dirty: set[int] = set()
         now = time.monotonic()
         self._offered_at, self._recorded_at = now, now
 
+    @property
+    def labeler(self) -> str:
+        """What judges captions (goal, prompt, method), as text to compare."""
+        return json.dumps(self._labeler.to_wire(), sort_keys=True)
+
     def __enter__(self) -> Self:
-        annotator = self._config.annotator
-        try:
-            labeler = resolve_labeler(annotator.labeler)
-        except AnnotatorConfigError as error:
-            raise ConfigError(str(error)) from error
+        annotator, labeler = self._config.annotator, self._labeler
         try:
             if annotator.url is None:
                 self._service = self._stack.enter_context(

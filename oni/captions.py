@@ -77,6 +77,14 @@ class CaptionStats(NamedTuple):
     reward_sum: Float[Array, " V"]
 
 
+def _encode(text: str) -> bytes:
+    """Returns UTF-8; bytes that came in as surrogates become themselves again, other surrogates are spelled out."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return text.encode("utf-8", "backslashreplace")
+
+
 def _capacity_for(size: int) -> int:
     return max(_MIN_CAPACITY, 1 << (size - 1).bit_length())
 
@@ -147,8 +155,7 @@ class CaptionTable:
         known = len(self.texts)
         for code in np.unique(event, axis=0):
             if code.tobytes() not in self._id_by_event:
-                text = describe(code).encode("utf-8", "surrogateescape").strip()
-                self._id_by_event[code.tobytes()] = self.intern(text)
+                self._id_by_event[code.tobytes()] = self.intern(_encode(describe(code)).strip())
         self.index = self._build_index()
         return list(range(known, len(self.texts)))
 
@@ -186,6 +193,10 @@ class CaptionTable:
                 self.helpful[caption_id], self.p_helpful[caption_id] = helpful, probability
                 changed.append(caption_id)
         return changed
+
+    def forget_labels(self) -> None:
+        """Takes every label back."""
+        self.helpful[:], self.p_helpful[:], self.failed[:] = -1, np.nan, False
 
     @property
     def known(self) -> np.ndarray:

@@ -72,7 +72,7 @@ class Checkpoints:
         if self.latest == update:
             return True
         try:
-            self._manager.save(
+            saved = self._manager.save(
                 update,
                 args=ocp.args.Composite(
                     device=ocp.args.StandardSave(_pack(device)),  # pyright: ignore[reportCallIssue]
@@ -85,7 +85,7 @@ class Checkpoints:
             for partial in self._path.glob(f"{update}.*tmp*"):
                 shutil.rmtree(partial, ignore_errors=True)
             return False
-        return True
+        return bool(saved)
 
     def restore(self, like: Any) -> Restored:
         """Reads the newest checkpoint that is whole.
@@ -113,6 +113,7 @@ class Checkpoints:
                 log.warning("the checkpoint after update %d cannot be read: %s", step, error)
                 continue
             host = restored["host"]
+            self._set_aside([newer for newer in steps if newer > step])
             if host.get("schema", 0) > SCHEMA:
                 raise CheckpointError("the checkpoint was written by a later version of oni-jax: update oni-jax")
             return Restored(update=step, device=_unpack(restored["device"], like), host=host)
@@ -120,3 +121,16 @@ class Checkpoints:
             f"none of the checkpoints in {self._manager.directory} can be read with these settings "
             f"(updates {', '.join(map(str, steps))}); the log above says why"
         )
+
+    def _set_aside(self, unreadable: list[int]) -> None:
+        """Moves checkpoints that cannot be read out of the way: while they are listed, Orbax saves nothing older."""
+        if not unreadable:
+            return
+        folder = self._path.with_name(f"{self._path.name}-unreadable")
+        folder.mkdir(exist_ok=True)
+        for step in unreadable:
+            target = folder / str(step)
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.move(self._path / str(step), target)
+        log.warning("checkpoints that cannot be read were moved to %s", folder)
+        self._manager.reload()

@@ -71,7 +71,7 @@ def _take_options(arguments: Sequence[str], cls: type[Any]) -> tuple[list[str], 
     The names of such settings are free, so a parser of known options cannot know them.
 
     Returns:
-        The rest, and for each of them the setting, the name, and the value read as YAML.
+        The rest, and for each of them the setting, the name, and the value.
     """
     free = [key for key, hint in _known_keys(cls).items() if typing.get_origin(hint) is dict]
     rest: list[str] = []
@@ -89,8 +89,17 @@ def _take_options(arguments: Sequence[str], cls: type[Any]) -> tuple[list[str], 
                 raise ConfigError(f"command line: {flag} needs a value")
             value = waiting.pop(0)
         name = flag[len(key) + len("--.") :].replace("-", "_")
-        options.append((key, name, yaml.safe_load(value)))
+        options.append((key, name, _scalar(value)))
     return rest, options
+
+
+def _scalar(text: str) -> Any:
+    """Reads a number or a truth value as YAML does; all else, such as a pattern in brackets, is the text itself."""
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    return value if isinstance(value, bool | int | float) else text
 
 
 def _section(data: dict[str, Any], key: str) -> dict[str, Any]:

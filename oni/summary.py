@@ -37,7 +37,7 @@ def _outcome(summary: Summary) -> Iterator[tuple[str, str]]:
         yield "  labelled", number(metrics["captions/labelled"])
         yield "  queued", number(metrics.get("annotator/queued"))
         yield "  failed", number(metrics.get("annotator/failed"))
-        yield "steps whose caption was labelled", f"{metrics['captions/coverage'] or 0.0:.1%}"
+        yield "steps whose caption was labelled, lately", f"{metrics['captions/coverage'] or 0.0:.1%}"
 
 
 def print_summary(summary: Summary, console: Console) -> None:

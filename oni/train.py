@@ -10,9 +10,10 @@ from typing import Any
 from oni.annotation import AnnotationSession
 from oni.checkpoint import Checkpoints
 from oni.config import TrainConfig
+from oni.configfile import to_yaml
 from oni.metrics import MetricsWriter, Speed, truncate_after
 from oni.progress import Reporter, make_reporter
-from oni.rundir import RunDir, RunLock
+from oni.rundir import RunDir, RunLock, write_atomically
 from oni.stopping import StopRequest
 from oni.trainer import Progress, Trainer
 
@@ -68,6 +69,7 @@ class _Loop:
         self._speed = Speed()
         self._saved_at = time.monotonic()
         self._saved = False
+        self._logged_at = trainer.env_step
         self._begun = time.perf_counter()
         self._started = (self._begun, trainer.env_step)
 
@@ -105,7 +107,8 @@ class _Loop:
         if self._session is not None:
             self._session.submit(progress.new)
             self._session.tend(trainer.captions, progress.seen)
-        self._metrics = self._figures(progress)
+        # figures of before stay where this update has none, which is so after a checkpoint
+        self._metrics |= self._figures(progress)
         if trainer.updates_done % self._config.log.every_updates == 0:
             self._log()
         if time.monotonic() - self._saved_at > self._config.checkpoint.every_s:
@@ -129,7 +132,11 @@ class _Loop:
         }
 
     def _log(self) -> None:
-        self._metrics["steps_per_s"] = self._speed.read(self._trainer.env_step)
+        env_step = self._trainer.env_step
+        if env_step == self._logged_at:
+            return
+        self._logged_at = env_step
+        self._metrics["steps_per_s"] = self._speed.read(env_step)
         self._metrics["wall_s"] = time.perf_counter() - self._begun
         self._writer.write(self._metrics)
         self._reporter.report(self._metrics, self._warning())
@@ -144,15 +151,17 @@ class _Loop:
     def _save(self) -> bool:
         self._settle()
         self._saved_at = time.monotonic()
-        return self._checkpoints.save(self._trainer.updates_done, self._trainer.state, self._trainer.host_state())
+        host = self._trainer.host_state() | {"labeler": None if self._session is None else self._session.labeler}
+        return self._checkpoints.save(self._trainer.updates_done, self._trainer.state, host)
 
     def _finish(self) -> None:
         self._settle()
+        self._log()
         if self._session is not None:
             self._session.finish(self._trainer.captions, take=self._trainer.take_labels)
             self._metrics |= self._trainer.caption_metrics() | self._annotator_metrics()
         self._saved = self._save()
-        self._log()
+        self._reporter.report(self._metrics, self._warning())
 
 
 def train(config: TrainConfig, run: RunDir, *, resume: bool) -> Summary:
@@ -168,22 +177,35 @@ def train(config: TrainConfig, run: RunDir, *, resume: bool) -> Summary:
         stop = stack.enter_context(StopRequest())
         trainer = Trainer(config)
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, keep=config.checkpoint.keep))
-        if resume:
-            _restore(trainer, checkpoints, run, reporter)
+        labeler = _restore(trainer, checkpoints, run, reporter) if resume else None
         session: AnnotationSession | None = None
         if trainer.reward_model.needs_labels:
             session = stack.enter_context(AnnotationSession(run, config))
-            session.submit([trainer.captions.texts[i] for i in reversed(trainer.captions.unlabelled())])
+            if labeler not in (None, session.labeler):
+                trainer.forget_labels()
+                reporter.say("Goal or prompt changed: every caption is asked about anew.")
+            session.tend(trainer.captions, range(1, len(trainer.captions)))
+            # After a resume, labelled captions too: a person may have overruled a label, or the goal be another one.
+            # What the store knows is answered from there.
+            session.submit(trainer.captions.texts[:0:-1])
         writer = stack.enter_context(MetricsWriter(run.metrics_file, tensorboard=config.log.tensorboard))
         reporter.say(f"Training {config.env.id} in {run.path}; the first update compiles for some seconds.")
         return _Loop(config, run, trainer, session, checkpoints, writer, reporter).run(stop)
 
 
-def _restore(trainer: Trainer, checkpoints: Checkpoints, run: RunDir, reporter: Reporter) -> None:
-    restored: Any = checkpoints.restore(like=trainer.state)
-    trainer.load(restored.device, restored.host)
-    truncate_after(run.metrics_file, trainer.env_step)
-    if trainer.env_step >= trainer.config.total_env_steps:
-        reporter.say(f"All {trainer.env_step:,} steps are done already: raise --total-env-steps to go on.")
+def _restore(trainer: Trainer, checkpoints: Checkpoints, run: RunDir, reporter: Reporter) -> str | None:
+    """Goes on from the newest checkpoint, or from the start if there is none yet; returns the labeler of before."""
+    labeler: str | None = None
+    if checkpoints.latest is None:
+        reporter.say("There is no checkpoint yet: the run begins anew.")
     else:
-        reporter.say(f"Going on after {trainer.env_step:,} steps.")
+        restored: Any = checkpoints.restore(like=trainer.state)
+        trainer.load(restored.device, restored.host)
+        labeler = restored.host.get("labeler")
+        if trainer.env_step >= trainer.config.total_env_steps:
+            reporter.say(f"All {trainer.env_step:,} steps are done already: raise --total-env-steps to go on.")
+        else:
+            reporter.say(f"Going on after {trainer.env_step:,} steps.")
+    truncate_after(run.metrics_file, trainer.env_step)
+    write_atomically(run.config_file, to_yaml(trainer.config))
+    return labeler

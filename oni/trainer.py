@@ -72,12 +72,19 @@ def make_env(config: TrainConfig) -> VectorEnv[Any]:
     """Creates the games of a run.
 
     Raises:
-        ConfigError: there is no such environment, or an option of it cannot be used.
+        ConfigError: there is no such environment, an option of it cannot be used, or it says nothing that the reward
+            could be learned from.
     """
     try:
-        return VectorEnv(envs.make(config.env.id, **config.env.options), config.env.num_envs)
+        env = VectorEnv(envs.make(config.env.id, **config.env.options), config.env.num_envs)
     except EnvError as error:
         raise ConfigError(str(error)) from error
+    if make_reward_model(config.reward).active and env.spec.event_size == 0:
+        raise ConfigError(
+            f"{env.spec.id} says nothing, so reward.kind {config.reward.kind!r} has nothing to label: "
+            "use an environment with captions (oni envs) or reward.kind none"
+        )
+    return env
 
 
 class Trainer:
@@ -92,11 +99,6 @@ class Trainer:
         self.env = make_env(config)
         self.reward_model: RewardModel = make_reward_model(config.reward)
         spec = self.env.spec
-        if self.reward_model.active and spec.event_size == 0:
-            raise ConfigError(
-                f"{spec.id} says nothing, so reward.kind {config.reward.kind!r} has nothing to label: "
-                "use an environment with captions (oni envs) or reward.kind none"
-            )
         self.network: ActorCritic = make_network(config.network, spec)
         self.captions = CaptionTable(spec.event_size)
         self.window = EpisodeWindow(num_steps=config.ppo.num_steps, max_episode_steps=spec.max_episode_steps)
@@ -136,6 +138,11 @@ class Trainer:
     def env_step(self) -> int:
         """Steps done, over all games."""
         return self.updates_done * self.config.steps_per_update
+
+    def forget_labels(self) -> None:
+        """Takes every label back: what they judged is no longer the goal."""
+        self.captions.forget_labels()
+        self._refresh_scores()
 
     def take_labels(self, updates: Iterable[LabelUpdate]) -> int:
         """Takes in news from the annotator, in force from the next update; returns how many labels changed."""

@@ -1,8 +1,9 @@
 """The MiniGrid tasks of XLand-MiniGrid as `JaxEnv`s.
 
 Rules of the game, world generation, goals and rewards are the library's own functions. What is done here instead of
-`Environment.step`: the rule check is left out where a task has no rules, and the field of view is gathered by index.
-Both are tested to give the library's own steps, and together they are five times faster.
+`Environment.step`: the rule check is left out, since no MiniGrid task has rules, and the field of view is gathered by
+index. Both are tested to give the library's own steps, and together they are five times faster. Tasks with a `step` of
+their own keep it.
 """
 
 from typing import Any
@@ -17,7 +18,8 @@ from xminigrid.core.constants import DIRECTIONS, NUM_COLORS, NUM_TILES, Tiles
 from xminigrid.core.goals import check_goal
 from xminigrid.environment import Environment, EnvParams
 from xminigrid.rendering.rgb_render import render as render_rgb
-from xminigrid.types import AgentState, State
+from xminigrid.types import AgentState, State, StepType
+from xminigrid.types import TimeStep as LibraryTimeStep
 
 from envs.errors import EnvError
 from envs.minigrid import captions
@@ -36,23 +38,31 @@ def names() -> list[str]:
     return [name for name in xminigrid.registered_environments() if name.startswith("MiniGrid-")]
 
 
-def make(name: str, *, talkative: bool = False, max_steps: int | None = None, view_size: int = 7) -> JaxEnv[Any]:
+Option = bool | int | float | str
+"""What a config file can give for an option."""
+
+
+def make(
+    name: str, *, talkative: Option = False, max_steps: Option | None = None, view_size: Option | None = None
+) -> JaxEnv[Any]:
     """Creates a task.
 
     Args:
         talkative: using a wall shows one of many pointless lines (see `envs.talkative`).
         max_steps: step limit of an episode, default the task's own.
-        view_size: side of the square that the agent sees, in cells; odd, at least 3.
+        view_size: side of the square that the agent sees, in cells, odd and at least 3; default the task's own.
 
     Raises:
         EnvError: a value is out of range.
     """
-    if view_size < 3 or view_size % 2 == 0:
-        raise EnvError(f"env.options.view_size must be odd and at least 3, not {view_size}")
-    if max_steps is not None and max_steps < 1:
-        raise EnvError(f"env.options.max_steps must be at least 1, not {max_steps}")
-    kwargs: dict[str, Any] = {"view_size": view_size} | ({} if max_steps is None else {"max_steps": max_steps})
-    env, params = xminigrid.make(name, **kwargs)
+    if type(talkative) is not bool:
+        raise EnvError(f"env.options.talkative must be true or false, not {talkative!r}")
+    if view_size is not None and (type(view_size) is not int or view_size < 3 or view_size % 2 == 0):
+        raise EnvError(f"env.options.view_size must be an odd number of cells, at least 3, not {view_size!r}")
+    if max_steps is not None and (type(max_steps) is not int or max_steps < 1):
+        raise EnvError(f"env.options.max_steps must be a whole number of at least 1, not {max_steps!r}")
+    changes = {"view_size": view_size, "max_steps": max_steps}
+    env, params = xminigrid.make(name, **{key: value for key, value in changes.items() if value is not None})
     task = MiniGrid(f"xminigrid:{name}", env, params)
     return Talkative(task) if talkative else task
 
@@ -70,7 +80,7 @@ class MiniGrid:
     obs: `uint8[view, view, 2]`, tile and colour of the cells in front of the agent, which stands at the bottom centre.
     action: forward, turn right, turn left, pick up, put down, toggle.
     reward: `1 - 0.9 * steps / max_steps` on success, else 0.
-    end: terminated on success, truncated at `max_steps`.
+    end: terminated on success (in Memory on a wrong choice too), truncated at `max_steps`.
     captions: taking, putting down, unlocking, opening, closing, reaching the goal.
     """
 
@@ -116,19 +126,34 @@ class MiniGrid:
     def step(self, key: PRNGKeyArray, state: State[Any], action: Array) -> tuple[State[Any], TimeStep]:
         """Plays one action."""
         del key  # the game is deterministic
+        new_state, terminated, reward = self._play(state, action)
+        success = terminated & (reward > 0)
+        return new_state, TimeStep(
+            obs=self._observe(new_state.grid, new_state.agent),
+            reward=reward.astype(jnp.float32),
+            terminated=terminated,
+            truncated=(new_state.step_num >= self.spec.max_episode_steps) & ~terminated,
+            event=captions.event(state, new_state, self._front(state), success),
+            info={"success": success},
+        )
+
+    def _play(self, state: State[Any], action: Array) -> tuple[State[Any], Array, Array]:
+        """Returns the state after an action, whether the episode terminated, and the reward."""
+        if type(self._env).step is not Environment.step:  # the task has rules of its own (Memory)
+            before = LibraryTimeStep(
+                state=state,
+                step_type=StepType.MID,
+                reward=jnp.float32(0.0),
+                discount=jnp.float32(1.0),
+                observation=self._observe(state.grid, state.agent),
+            )
+            after = self._env.step(self._params, before, action)
+            return after.state, after.discount == 0, after.reward
         grid, agent, changed = take_action(state.grid, state.agent, action)
         new_state = state.replace(grid=grid, agent=agent, step_num=state.step_num + 1)
         terminated = check_goal(state.goal_encoding, grid, agent, action, changed)
         max_steps = self.spec.max_episode_steps
-        reward = jnp.where(terminated, 1.0 - _REWARD_DECAY * new_state.step_num / max_steps, 0.0)
-        return new_state, TimeStep(
-            obs=self._observe(grid, agent),
-            reward=reward.astype(jnp.float32),
-            terminated=terminated,
-            truncated=(new_state.step_num >= max_steps) & ~terminated,
-            event=captions.event(state, new_state, self._front(state), terminated),
-            info={"success": terminated},
-        )
+        return new_state, terminated, jnp.where(terminated, 1.0 - _REWARD_DECAY * new_state.step_num / max_steps, 0.0)
 
     def uses_nothing(self, state: State[Any], action: Array) -> Array:
         """Tells whether the action is to use a wall, which does nothing in the game (see `envs.talkative`)."""

@@ -48,12 +48,13 @@ def event(
     before: State,  # pyright: ignore[reportMissingTypeArgument]
     after: State,  # pyright: ignore[reportMissingTypeArgument]
     front: Array,
-    terminated: Bool[Array, ""],
+    success: Bool[Array, ""],
 ) -> UInt8[Array, "3"]:
     """Returns the event of one step.
 
     Args:
         front: row and column of the cell that the agent faced before the step.
+        success: whether the step ended the episode with what was wanted.
     """
     tile_before, tile_after = before.grid[front[0], front[1]], after.grid[front[0], front[1]]
     kind_before, kind_after = tile_before[0], tile_after[0]
@@ -69,8 +70,8 @@ def event(
         ((kind_before == Tiles.DOOR_CLOSED) & (kind_after == Tiles.DOOR_OPEN), Kind.OPEN, tile_after),
         ((kind_before == Tiles.DOOR_LOCKED) & (kind_after == Tiles.DOOR_OPEN), Kind.UNLOCK, tile_after),
         (took, Kind.PICK_UP, held_after),
-        (terminated & ~took, Kind.REACH_GOAL, jnp.zeros_like(tile_after)),
-        (terminated & took, Kind.PICK_UP_WANTED, held_after),
+        (success & ~took, Kind.REACH_GOAL, jnp.zeros_like(tile_after)),
+        (success & took, Kind.PICK_UP_WANTED, held_after),
     ):
         kind = jnp.where(condition, jnp.uint8(value), kind)
         thing = jnp.where(condition, subject, thing)

@@ -4,6 +4,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 COMMANDS = {
     "train": "train a policy, or go on with a run (--resume)",
@@ -53,6 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(name: str, arguments: list[str]) -> int:
+    # a user's own environment or backend may be a module in the current folder; last, so that it hides nothing
+    sys.path.append(str(Path.cwd()))
+
     from llm_annotator.errors import AnnotatorError
     from llm_annotator.errors import ConfigError as AnnotatorConfigError
     from oni.errors import ConfigError, OniError

@@ -1,6 +1,7 @@
 """`oni train`."""
 
 import argparse
+import operator
 import sys
 from pathlib import Path
 
@@ -40,6 +41,7 @@ def main(argv: list[str]) -> int:
     if known.resume:
         run = RunDir(known.run_dir)
         config = run.config(tuple(overrides))
+        _check_same_games(run.config(), config)
     else:
         config = load_config(known.config, overrides)
         run = _new_run(config, known.run_dir)
@@ -55,8 +57,25 @@ def main(argv: list[str]) -> int:
     return 0 if summary.saved else 1
 
 
+def _check_same_games(before: TrainConfig, now: TrainConfig) -> None:
+    """Refuses to go on with other games or another network: a checkpoint holds the state of these.
+
+    Raises:
+        ConfigError: naming the setting.
+    """
+    for key in ("env.id", "env.num_envs", "env.options", "network", "ppo.num_steps"):
+        old, new = (operator.attrgetter(key)(config) for config in (before, now))
+        if old != new:
+            raise ConfigError(f"{key} cannot change on --resume (from {old!r} to {new!r}): start a new run for that")
+
+
 def _new_run(config: TrainConfig, path: Path | None) -> RunDir:
+    from oni.annotation import check_annotator
+    from oni.rewards import make_reward_model
     from oni.trainer import make_env
 
-    make_env(config)  # an environment that cannot be made must not leave a run directory behind
+    # settings that cannot be used must not leave a run directory behind
+    make_env(config)
+    if make_reward_model(config.reward).needs_labels:
+        check_annotator(config)
     return create(path or default_path(config.name), config)

@@ -33,18 +33,21 @@ def count_in_episode(
     Returns:
         The counts after the last step, and for each step the count N >= 1 of its caption so far.
 
-    A caption uses slot `id mod S`, so with more captions than slots two of them can share a count.
+    The empty caption is not counted: its N is 1. A caption uses slot `id mod S`, so with more captions than slots two
+    of them can share a count.
     """
     rows = jnp.arange(counts.shape[0])
 
     def body(counts: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
-        slot, first = step
+        ids, first = step
+        slot = ids % counts.shape[1]
         counts = replace_rows(first, counts, lambda index: jnp.zeros((index.shape[0], counts.shape[1]), jnp.uint8))
         old = counts[rows, slot]
         number = jnp.where(old == _SATURATED, old, old + jnp.uint8(1))
-        return counts.at[rows, slot].set(number), number
+        says = ids != EMPTY_ID
+        return counts.at[rows, slot].set(jnp.where(says, number, old)), jnp.where(says, number, jnp.uint8(1))
 
-    return jax.lax.scan(body, counts, (caption_id % counts.shape[1], reset))
+    return jax.lax.scan(body, counts, (caption_id, reset))
 
 
 class MixedReward(NamedTuple):

@@ -15,7 +15,7 @@ FORWARD, RIGHT, LEFT, PICK, PUT, TOGGLE = range(6)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["MiniGrid-BlockedUnlockPickUp", "MiniGrid-DoorKey-8x8", "MiniGrid-MemoryS8"])
+@pytest.mark.parametrize("name", ["MiniGrid-BlockedUnlockPickUp", "MiniGrid-LockedRoom", "MiniGrid-MemoryS8"])
 def test_steps_equal_those_of_the_library(name):
     ours = adapter.make(name)
     theirs, params = xminigrid.make(name)
@@ -66,6 +66,7 @@ HOLD_A_BLUE_STAR = (1, Tiles.STAR, Colors.BLUE, 0, 0)
 STAND_ON_GOAL = (2, Tiles.GOAL, Colors.GREEN, 0, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("front", "pocket", "goal", "action", "caption"),
     [
@@ -95,6 +96,7 @@ def test_captions_say_what_the_action_did(front, pocket, goal, action, caption):
     assert bool(timestep.terminated) == (goal is not None)
 
 
+@pytest.mark.slow
 def test_the_last_step_keeps_its_caption_through_auto_reset():
     env = adapter.make("MiniGrid-BlockedUnlockPickUp")
     vector = VectorEnv(env, 2)
@@ -110,19 +112,21 @@ def test_the_last_step_keeps_its_caption_through_auto_reset():
     assert state.step_num.tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_a_wall_talks_only_in_the_talkative_world():
     env = adapter.make("MiniGrid-BlockedUnlockPickUp", talkative=True)
+    step = jax.jit(env.step)
     wall = world(env, (Tiles.WALL, Colors.GREY))
     lines = set()
     for seed in range(40):
-        _, timestep = env.step(jax.random.key(seed), wall, jnp.int32(TOGGLE))
+        _, timestep = step(jax.random.key(seed), wall, jnp.int32(TOGGLE))
         lines.add(env.describe(np.asarray(timestep.event)))
     assert len(lines) > 20
     assert lines <= set(env.lines)
-    _, timestep = env.step(jax.random.key(0), wall, jnp.int32(FORWARD))
+    _, timestep = step(jax.random.key(0), wall, jnp.int32(FORWARD))
     assert not timestep.event.any()
     ball = world(env, (Tiles.BALL, Colors.RED))
-    _, timestep = env.step(jax.random.key(0), ball, jnp.int32(PICK))
+    _, timestep = step(jax.random.key(0), ball, jnp.int32(PICK))
     assert env.describe(np.asarray(timestep.event)) == "You pick up the red ball."
 
 
@@ -136,7 +140,17 @@ def test_every_kind_has_a_sentence():
         assert bool(captions.describe(np.array([kind, Tiles.KEY, Colors.RED], np.uint8))) == (kind != 0)
 
 
-@pytest.mark.parametrize("options", [{"view_size": 4}, {"view_size": 1}, {"max_steps": 0}, {"talk": True}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"view_size": 4},
+        {"view_size": "big"},
+        {"max_steps": 0},
+        {"max_steps": 5.5},
+        {"talkative": "false"},
+        {"talk": True},
+    ],
+)
 def test_bad_options_are_said(options):
     with pytest.raises(envs.EnvError, match=next(iter(options))):
         envs.make("xminigrid:MiniGrid-Empty-5x5", **options)

@@ -19,6 +19,7 @@ def find(table, event):
     return np.asarray(ids[0]), int(unknown)
 
 
+@pytest.mark.slow
 @settings(max_examples=20, deadline=None)
 @given(st.integers(1, 12), st.integers(0, 2**31), st.integers(1, 400))
 def test_lookup_equals_a_dictionary(event_size, seed, count):
@@ -58,6 +59,12 @@ def test_an_event_is_described_once():
     for _ in range(2):
         table.intern_events(np.array([[5], [5], [7]], np.uint8), describe)
     assert asked == [5, 7]
+
+
+def test_lone_surrogates_do_not_stop_a_run():
+    table = CaptionTable(1)
+    table.intern_events(np.array([[1], [2]], np.uint8), lambda code: "raw \udcff" if code[0] == 1 else "odd \ud800")
+    assert table.texts[1:] == [b"raw \xff", rb"odd \ud800"]
 
 
 def test_growing_keeps_everything():

@@ -134,9 +134,20 @@ def test_train_inspect_eval_and_go_on(tmp_path, settings):
     assert steps == sorted(steps)
     assert steps[-1] >= 40_000
     assert run("eval", path, "--record", "1").returncode == 1  # probes cannot draw themselves
-    again = run("train", "--run-dir", path, "--resume")
+    again = run("train", "--run-dir", path, "--resume")  # the settings keep the 40,000 steps
     assert again.returncode == 0, again.stderr
     assert "done already" in again.stderr
+    assert len((path / "metrics.jsonl").read_text().splitlines()) == len(steps)
+    other = run("train", "--run-dir", path, "--resume", "--env.num-envs", "64")
+    assert other.returncode == 2
+    assert "env.num_envs cannot change" in other.stderr
+
+    goal = ["--annotator.labeler.goal", "Listen to the wind.", "--annotator.backend.options.helpful-pattern", "wind"]
+    turned = run("train", "--run-dir", path, "--resume", "--total-env-steps", "60000", *goal)
+    assert turned.returncode == 0, turned.stderr
+    assert "asked about anew" in turned.stderr
+    table = json.loads(run("inspect", path, "--json").stdout)
+    assert {row["caption"]: row["helpful"] for row in table["captions"]}["You hear the wind."] is True
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -225,7 +236,7 @@ def test_bad_usage_starts_nothing(tmp_path, settings, arguments, status, words):
     assert done.returncode == status, done.stderr
     assert words in done.stderr
     assert "Traceback" not in done.stderr
-    assert not (path / "metrics.jsonl").exists()
+    assert not path.exists()
 
 
 def test_a_store_of_a_later_version_is_said(tmp_path, settings):

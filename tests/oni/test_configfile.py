@@ -32,6 +32,8 @@ def test_options_with_free_names_on_the_command_line(tmp_path):
     config = load_config(path, ["--annotator.backend.options.latency-s", "0.5", "--env.options.talkative=true"])
     assert config.annotator.backend.options == {"helpful_pattern": "coin", "latency_s": 0.5}
     assert config.env.options == {"talkative": True}
+    config = load_config(path, ["--annotator.backend.options.helpful-pattern", "[Kk]ey: {"])
+    assert config.annotator.backend.options["helpful_pattern"] == "[Kk]ey: {"
     with pytest.raises(ConfigError, match="needs a value"):
         load_config(path, ["--env.options.talkative"])
 

@@ -23,6 +23,11 @@ def test_counts_by_hand():
     assert counts[1, :4].tolist() == [0, 0, 2, 0]
 
 
+def test_silence_does_not_count_against_a_caption_in_its_slot():
+    _, number = count_in_episode(jnp.zeros((1, 4), jnp.uint8), jnp.array([[0], [0], [4]]), jnp.zeros((3, 1), bool))
+    assert number[:, 0].tolist() == [1, 1, 1]
+
+
 def test_counts_go_on_in_the_next_rollout_and_saturate():
     counts = jnp.zeros((1, 4), jnp.uint8)
     ids, go_on = jnp.ones((100, 1), jnp.int32), jnp.zeros((100, 1), bool)
@@ -45,6 +50,9 @@ def test_counts_equal_a_plain_loop(seed):
         for b in range(batch):
             if reset[t, b]:
                 expected[b] = 0
+            if ids[t, b] == EMPTY_ID:
+                number[t, b] = 1
+                continue
             expected[b, ids[t, b] % slots] += 1
             number[t, b] = expected[b, ids[t, b] % slots]
     ours, ours_number = count_in_episode(jnp.asarray(counts), jnp.asarray(ids), jnp.asarray(reset))

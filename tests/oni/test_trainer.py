@@ -56,6 +56,10 @@ def test_the_newest_checkpoint_that_can_be_read_wins(tmp_path, caplog):
             file.write_bytes(b"broken")
     with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
         assert checkpoints.restore(like=trainer.state).update == 2
+        assert checkpoints.save(3, trainer.state, trainer.host_state())
+    with Checkpoints(tmp_path / "c", keep=3) as checkpoints:
+        assert checkpoints.restore(like=trainer.state).update == 3
+    assert (tmp_path / "c-unreadable" / "3").is_dir()
     assert "after update 3 cannot be read" in caplog.text
 
 
@@ -84,6 +88,7 @@ def test_no_checkpoint(tmp_path):
         checkpoints.restore(like={})
 
 
+@pytest.mark.slow
 def test_the_update_is_compiled_once():
     trainer = Trainer(config("intrinsic", reward=RETRIEVAL))
     for _ in range(4):
@@ -94,6 +99,7 @@ def test_the_update_is_compiled_once():
     assert trainer._mix._cache_size() == 1
 
 
+@pytest.mark.slow
 def test_figures_of_an_update():
     trainer = Trainer(config("intrinsic", reward=RETRIEVAL))
     first = trainer.update()
@@ -120,6 +126,7 @@ def test_a_label_reward_needs_an_environment_that_speaks():
         Trainer(config("policy", reward=RETRIEVAL))
 
 
+@pytest.mark.slow
 def test_host_state_is_json():
     trainer = trained(config("intrinsic", reward=RETRIEVAL), 2, labels=judge)
     state = json.loads(json.dumps(trainer.host_state()))
