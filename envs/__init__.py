@@ -19,6 +19,3 @@ __all__ = [
     "list_envs",
     "make",
 ]
-
-PACKAGE_OF = "oni-jax"
-"""`envs` is a common name: `oni` checks this mark to notice another package of that name in front of ours."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -36,24 +36,6 @@ RECORD_EVERY_S = 5.0
 """Seconds between two reports of what captions occurred and earned."""
 
 _FLUSH_S = 5.0
-_CONFIRM_S = 10.0
-
-
-class Annotation(Protocol):
-    """What the trainer needs of an annotator. Nothing here waits, but `finish`."""
-
-    def submit(self, captions: Sequence[bytes]) -> None:
-        """Asks for labels."""
-        ...
-
-    def poll(self) -> list[LabelUpdate]:
-        """Returns the news since the last call."""
-        ...
-
-    @property
-    def health(self) -> ClientHealth:
-        """How labelling fares."""
-        ...
 
 
 def check_annotator(config: TrainConfig) -> LabelerSpec:
@@ -132,11 +114,6 @@ class AnnotationSession:
             if not service.running:
                 return replace(health, connected=False, message=f"the annotator restarts: {service.last_exit}")
         return health
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the run's own service."""
-        return None if self._service is None else self._service.pid
 
     def submit(self, captions: Sequence[bytes]) -> None:
         """Asks for labels."""

@@ -47,9 +47,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"oni: no command {name!r}{hint}\n\n{usage()}", file=sys.stderr)
         return EXIT_USAGE
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    # absl is Orbax's: it says at length what we say in a line
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return _run(name, rest)
 
 
@@ -72,6 +69,9 @@ def _run(name: str, arguments: list[str]) -> int:
         return EXIT_FAILED
     except BrokenPipeError:
         sys.stderr.close()
+        return EXIT_FAILED
+    except OSError as error:  # a full disk, a folder that may not be written
+        print(f"oni {name}: {error}", file=sys.stderr)
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED

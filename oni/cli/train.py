@@ -1,6 +1,7 @@
 """`oni train`."""
 
 import argparse
+import logging
 import operator
 import sys
 from pathlib import Path
@@ -51,6 +52,9 @@ def main(argv: list[str]) -> int:
     from oni.summary import print_summary
     from oni.train import train
 
+    # Orbax says at length, by way of these, what a failed checkpoint says in a line of ours
+    for noisy in ("absl", "asyncio"):
+        logging.getLogger(noisy).setLevel(logging.CRITICAL)
     summary = train(config, run, resume=known.resume)
     # a pipe has no width: do not fold captions into it
     print_summary(summary, Console(width=None if sys.stdout.isatty() else _PIPE_COLUMNS))
