@@ -1,22 +1,24 @@
 """Finds environments by id.
 
 An id is `family:name` for what ships here, or `package.module:factory` for a user's own: the factory is called with
-the options of the config and returns a `JaxEnv`.
+the options of the config and returns a `JaxEnv` or a `HostEnv`.
 """
 
 import difflib
 import importlib
+import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from envs.errors import EnvError, EnvUnavailable, UnknownEnv
+from envs.host.types import HostEnv
 from envs.types import JaxEnv
 
 
 class Family(NamedTuple):
     """A library of environments behind one adapter, imported when first used.
 
-    module: has `make(name, **options) -> JaxEnv` and `names() -> list[str]`.
+    module: has `make(name, **options) -> JaxEnv | HostEnv` and `names() -> list[str]`.
     requires: package that must be installed, None for those written here.
     """
 
@@ -27,21 +29,22 @@ class Family(NamedTuple):
 
 FAMILIES: Mapping[str, Family] = {
     "xminigrid": Family("envs.minigrid.adapter", "xminigrid", "MiniGrid tasks of XLand-MiniGrid, jitted, captioned"),
+    "nethack": Family(
+        "envs.nethack.adapter", "nle", "tasks of the NetHack Learning Environment, on the host, captioned"
+    ),
     "probe": Family("envs.probes", None, "tiny environments that each isolate one fault of a learner"),
+    "hostprobe": Family("envs.host.probes", None, "some of these probes as games in worker processes"),
 }
 
 
 def _load(family: str) -> Any:
     entry = FAMILIES[family]
-    try:
-        return importlib.import_module(entry.module)
-    except ModuleNotFoundError as error:
-        if entry.requires is None or error.name is None or not error.name.startswith(entry.requires):
-            raise
+    if entry.requires is not None and importlib.util.find_spec(entry.requires) is None:
         raise EnvUnavailable(
             f"environments {family}:... need the package {entry.requires!r}, which is not installed "
             f"(pip install {entry.requires})"
-        ) from error
+        )
+    return importlib.import_module(entry.module)
 
 
 def list_envs() -> list[str]:
@@ -55,7 +58,7 @@ def list_envs() -> list[str]:
     return ids
 
 
-def _custom_factory(module_name: str, attribute: str, env_id: str) -> Callable[..., JaxEnv[Any]]:
+def _custom_factory(module_name: str, attribute: str, env_id: str) -> Callable[..., JaxEnv[Any] | HostEnv]:
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -70,7 +73,7 @@ def _custom_factory(module_name: str, attribute: str, env_id: str) -> Callable[.
         raise UnknownEnv(f"no environment {env_id!r}: module {module_name!r} has no {attribute!r}") from None
 
 
-def make(env_id: str, **options: Any) -> JaxEnv[Any]:
+def make(env_id: str, **options: Any) -> JaxEnv[Any] | HostEnv:
     """Creates an environment.
 
     Raises:
@@ -85,7 +88,7 @@ def make(env_id: str, **options: Any) -> JaxEnv[Any]:
         raise UnknownEnv(f"{env_id!r} names no family: write family:name{', for example ' + hint[0] if hint else ''}")
     if family not in FAMILIES:
         factory = _custom_factory(family, name, env_id)
-        call: Callable[[], JaxEnv[Any]] = lambda: factory(**options)  # noqa: E731
+        call: Callable[[], JaxEnv[Any] | HostEnv] = lambda: factory(**options)  # noqa: E731
     else:
         module = _load(family)
         names = module.names()

@@ -1,5 +1,6 @@
-"""Checks that an environment keeps the contract of `envs.types`, for ours and for yours."""
+"""Checks that an environment keeps the contract of `envs.types` or `envs.host.types`, for ours and for yours."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -7,42 +8,48 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.errors import EnvContractError
-from envs.types import EnvSpec, JaxEnv, TimeStep
+from envs.host.testing import check_host_env, require
+from envs.host.types import HostEnv
+from envs.types import EnvSpec, JaxEnv, ObsSpec, TimeStep
 from envs.vector import VectorEnv
-
-
-def _require(condition: bool | np.bool_, rule: str) -> None:
-    if not condition:
-        raise EnvContractError(rule)
 
 
 def _signature(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype), bool(leaf.weak_type)), tree)
 
 
+def _single_obs(spec: EnvSpec) -> ObsSpec:
+    """Returns what is observed in JAX, which is one array."""
+    if isinstance(spec.obs, Mapping):
+        raise EnvContractError(f"spec.obs names {sorted(spec.obs)}, but a JaxEnv observes one array")
+    return spec.obs
+
+
 def _check_shapes(spec: EnvSpec, timestep: TimeStep, where: str) -> None:
-    obs = timestep.obs
-    _require(
-        obs.shape == spec.obs.shape and obs.dtype == spec.obs.dtype,
-        f"{where}: obs is {obs.dtype}{list(obs.shape)}, the spec promises {spec.obs.dtype}{list(spec.obs.shape)}",
+    obs, promised = timestep.obs, _single_obs(spec)
+    require(
+        obs.shape == promised.shape and obs.dtype == promised.dtype,
+        f"{where}: obs is {obs.dtype}{list(obs.shape)}, the spec promises {promised.dtype}{list(promised.shape)}",
     )
     for name, dtype in (("reward", jnp.float32), ("terminated", jnp.bool_), ("truncated", jnp.bool_)):
         leaf = getattr(timestep, name)
-        _require(
+        require(
             leaf.shape == () and leaf.dtype == dtype,
             f"{where}: {name} is {leaf.dtype}{list(leaf.shape)}, expected a {jnp.dtype(dtype)} scalar",
         )
     event = timestep.event
-    _require(
+    require(
         event.shape == (spec.event_size,) and event.dtype == jnp.uint8,
         f"{where}: event is {event.dtype}{list(event.shape)}, the spec promises uint8[{spec.event_size}]",
     )
-    _require("success" in timestep.info, f"{where}: info has no 'success'")
-    _require(timestep.final_obs is None, f"{where}: a single environment leaves final_obs to VectorEnv (None)")
+    require("success" in timestep.info, f"{where}: info has no 'success'")
+    require(timestep.final_obs is None, f"{where}: a single environment leaves final_obs to VectorEnv (None)")
 
 
-def check_env(env: JaxEnv[Any], *, seed: int = 0, num_envs: int = 8, num_steps: int | None = None) -> int:
+def check_env(env: JaxEnv[Any] | HostEnv, *, seed: int = 0, num_envs: int = 8, num_steps: int | None = None) -> int:
     """Plays random actions and checks every rule of the contract that can be seen from outside.
+
+    Games of a `HostEnv` are played in this process and again in a worker process, which must give the same.
 
     Args:
         num_steps: steps played in each of `num_envs` games, default enough for one episode to be cut off, at most
@@ -54,6 +61,12 @@ def check_env(env: JaxEnv[Any], *, seed: int = 0, num_envs: int = 8, num_steps: 
     Raises:
         EnvContractError: a rule is broken; the message says which, and with what value.
     """
+    if isinstance(env, HostEnv):
+        return check_host_env(env, seed=seed, num_envs=num_envs, num_steps=num_steps)
+    return _check_jax_env(env, seed=seed, num_envs=num_envs, num_steps=num_steps)
+
+
+def _check_jax_env(env: JaxEnv[Any], *, seed: int, num_envs: int, num_steps: int | None) -> int:
     spec = env.spec
     key = jax.random.key(seed)
     abstract_state, first = jax.eval_shape(env.reset, key)
@@ -61,12 +74,12 @@ def check_env(env: JaxEnv[Any], *, seed: int = 0, num_envs: int = 8, num_steps: 
     action = jax.ShapeDtypeStruct((), jnp.int32)
     next_state, timestep = jax.eval_shape(env.step, key, abstract_state, action)
     _check_shapes(spec, timestep, "step")
-    _require(
+    require(
         _signature(abstract_state) == _signature(next_state),
         "step changes shape, dtype or weak type of the state, so every rollout would compile twice: "
         f"reset gives {_signature(abstract_state)}, step gives {_signature(next_state)}",
     )
-    _require(bool((~np.asarray(env.reset(key)[1].event, bool)).all()), "reset: the event of a first step must be zeros")
+    require(bool((~np.asarray(env.reset(key)[1].event, bool)).all()), "reset: the event of a first step must be zeros")
 
     steps = num_steps or min(spec.max_episode_steps + 1, 2_000)
     rollout = _play(VectorEnv(env, num_envs), key, steps)
@@ -75,7 +88,7 @@ def check_env(env: JaxEnv[Any], *, seed: int = 0, num_envs: int = 8, num_steps: 
         np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
         for a, b in zip(jax.tree.leaves(rollout), jax.tree.leaves(again), strict=True)
     )
-    _require(same, "the same key and actions gave two different episodes")
+    require(same, "the same key and actions gave two different episodes")
     return _check_episodes(env, rollout, complete=steps > spec.max_episode_steps)
 
 
@@ -105,25 +118,26 @@ def _check_episodes(env: JaxEnv[Any], rollout: TimeStep, *, complete: bool) -> i
     terminated, truncated = np.asarray(rollout.terminated), np.asarray(rollout.truncated)
     ended = terminated | truncated
     length = np.asarray(rollout.info["length"])
-    _require(not (terminated & truncated).any(), "a step is both terminated and truncated")
-    _require(bool(np.isfinite(rollout.reward).all()), "a reward is not finite")
-    _require(
+    require(not (terminated & truncated).any(), "a step is both terminated and truncated")
+    require(bool(np.isfinite(rollout.reward).all()), "a reward is not finite")
+    require(
         bool((length <= spec.max_episode_steps).all()),
         f"an episode lasted {length.max()} steps, the spec promises at most {spec.max_episode_steps}",
     )
-    _require(
+    require(
         bool((length[truncated] == spec.max_episode_steps).all()),
         f"an episode was truncated before the {spec.max_episode_steps} steps of the spec",
     )
-    _require(ended.any() or not complete, "no episode ended, although the step limit was passed")
-    _require(
+    require(ended.any() or not complete, "no episode ended, although the step limit was passed")
+    require(
         not (np.asarray(rollout.info["success"]) & ~ended).any(), "info['success'] is true before the end of an episode"
     )
-    if spec.obs.num_values is not None:
-        highest = np.asarray(rollout.obs).reshape(-1, spec.obs.shape[-1]).max(axis=0)
-        _require(
-            bool((highest < np.asarray(spec.obs.num_values)).all()),
-            f"obs reaches {highest.tolist()}, the spec promises values below {spec.obs.num_values}",
+    promised = _single_obs(spec)
+    if promised.num_values is not None:
+        highest = np.asarray(rollout.obs).reshape(-1, promised.shape[-1]).max(axis=0)
+        require(
+            bool((highest < np.asarray(promised.num_values)).all()),
+            f"obs reaches {highest.tolist()}, the spec promises values below {promised.num_values}",
         )
     return _check_captions(env, np.asarray(rollout.event))
 
@@ -134,5 +148,5 @@ def _check_captions(env: JaxEnv[Any], event: np.ndarray) -> int:
     codes = np.unique(event.reshape(-1, env.spec.event_size), axis=0)
     said = [env.describe(code) for code in codes if code.any()]
     for caption in said:
-        _require(isinstance(caption, str), f"describe returned {type(caption).__name__}, expected str")
+        require(isinstance(caption, str), f"describe returned {type(caption).__name__}, expected str")
     return len({caption for caption in said if caption})

@@ -7,45 +7,18 @@ XLand-MiniGrid costs six times the step itself.
 """
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
+from typing import NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import jax
 import numpy as np
 from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
+from envs.spec import EnvSpec, ObsSpec
+
+__all__ = ["EnvSpec", "JaxEnv", "ObsSpec", "Renders", "TimeStep"]
+
 StateT = TypeVar("StateT")
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
-
-
-class ObsSpec(NamedTuple):
-    """Shape and content of one observation (no batch axes).
-
-    num_values: for categorical observations, how many values each entry of the last axis can take, so that an
-        encoder can embed them; None for plain numbers.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    num_values: tuple[int, ...] | None = None
-
-
-class EnvSpec(NamedTuple):
-    """What is fixed about an environment.
-
-    max_episode_steps: steps after which an episode is truncated.
-    event_size: bytes of `TimeStep.event`; 0 if the environment says nothing.
-    """
-
-    id: str
-    obs: ObsSpec
-    action_names: tuple[str, ...]
-    max_episode_steps: int
-    event_size: int
-
-    @property
-    def num_actions(self) -> int:
-        """Number of discrete actions."""
-        return len(self.action_names)
 
 
 class TimeStep(NamedTuple):

@@ -27,8 +27,8 @@ MAX_UNREAD = 100_000
 """Labels that wait for `poll`; beyond it no more are fetched until the trainer has taken some."""
 
 POLL_PAUSE_S = 0.2
-"""Pause between two polls, in which labels gather. Training makes an update in about that time, and each request
-costs it about a millisecond of Python."""
+"""Pause between two polls, in which labels gather, unless someone waits for them. Training makes an update in about
+that time, and each request costs it about a millisecond of Python."""
 
 BUSY_WAIT_S = 0.5
 IDLE_WAIT_S = 20.0
@@ -70,6 +70,8 @@ class Worker:
         self._something_seen = asyncio.Event()
         self._hurry = asyncio.Event()
         self._progress = asyncio.Event()
+        self._waiting = 0
+        self._awaited = asyncio.Event()  # set while `_waiting` is not 0
         self._labeler_id = ""
         self._instance = ""
         self._cursor: int | None = None
@@ -119,10 +121,17 @@ class Worker:
         self._publish()
 
     async def drained(self) -> None:
-        """Returns once every caption submitted so far is answered."""
+        """Returns once every caption submitted so far is answered. Meanwhile labels are fetched without a pause."""
         self.take()
-        while self._ledger.pending:
-            await self._next_progress()
+        self._waiting += 1
+        self._awaited.set()
+        try:
+            while self._ledger.pending:
+                await self._next_progress()
+        finally:
+            self._waiting -= 1
+            if not self._waiting:
+                self._awaited.clear()
 
     async def flushed(self) -> None:
         """Returns once every occurrence recorded so far is stored."""
@@ -197,7 +206,8 @@ class Worker:
             self._cursor = answer["cursor"]
             self._learn(answer["updates"], answer["status"])
             if len(answer["updates"]) < wire.MAX_UPDATES:
-                await asyncio.sleep(POLL_PAUSE_S)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._awaited.wait(), POLL_PAUSE_S)
             while len(self._mailbox.updates) > MAX_UNREAD:  # noqa: ASYNC110 - `poll` must not pay for telling us
                 await asyncio.sleep(POLL_PAUSE_S)
 

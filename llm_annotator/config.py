@@ -20,7 +20,8 @@ class BackendConfig:
     kind: str = "llama-cpp"
     """Registry name: see `oni backends`."""
     model: str | None = None
-    """Model name at the server; for llama-cpp the path of a GGUF file (default: SmolLM2-135M-Instruct)."""
+    """Model name at the server; for llama-cpp the path of a GGUF file (default: SmolLM2-135M-Instruct); for replay
+    whose answers are given again, needed only if several models answered."""
     base_url: str | None = None
     """Address of an OpenAI-compatible server, for example http://127.0.0.1:8000/v1 (openai)."""
     api_key_env: str = "OPENAI_API_KEY"
@@ -36,7 +37,7 @@ class BackendConfig:
     threads: PositiveInt | None = None
     """CPU threads of the embedded model, default one per core (llama-cpp)."""
     options: dict[str, str | int | float | bool] = field(default_factory=dict)
-    """Settings of one kind of backend alone, for example those of `scripted`."""
+    """Settings of one kind of backend alone, for example those of `scripted` and `replay`."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,14 @@ class LabelerConfig:
 
     goal: str = "minigrid"
     """Name of a goal file that ships with the package, a path to a YAML file, or the goal itself as a sentence."""
-    prompt: str = "progress"
-    """Name of a prompt file that ships with the package, or a path to a YAML file."""
+    prompt: str | None = None
+    """Name of a prompt file that ships with the package, or a path to a YAML file; by default the one that the goal
+    file names, else `progress`."""
     method: Literal["choice"] = "choice"
     """How the answer is read: `choice` compares the log-probabilities of the two answer words."""
-    threshold: float = 0.0
-    """A caption is helpful if its score (log-odds in nats) is above this."""
+    threshold: float | None = None
+    """A caption is helpful if its score (log-odds in nats) is above this; by default what the goal file measured with
+    its own prompt, else 0."""
     calibration: Literal["none", "content_free"] = "none"
     """`content_free` subtracts the score of captions that say nothing (arXiv 2102.09690); measure before use."""
 
@@ -84,3 +87,6 @@ class AnnotatorConfig:
     engine: EngineConfig = EngineConfig()
     drain_s: Annotated[float, Ge(0)] = 0.0
     """Seconds to wait at the end of a run for captions that are still queued."""
+    deterministic: bool = False
+    """After each update, wait for the answers about its captions: the same seed gives the same metrics. For
+    reproductions with fast backends (replay, scripted); a slow LLM stops the run while it answers."""

@@ -5,7 +5,8 @@ Three rules decide what a failure means:
   queue, the `BackendGate` slows down, and labels resume when the backend does.
 - Unless the backend answered other captions meanwhile: then a refusal or a broken connection counts against the
   caption, so that one caption that a server chokes on cannot be asked for ever. Overload never counts.
-- An answer that is no answer (garbled, truncated) counts against the caption. After `max_attempts` it is FAILED.
+- An answer that is no answer (garbled, truncated) counts against the caption. After `max_attempts` it is FAILED; at
+  once if the backend says that asking again is of no use (`retryable`).
 Neither FAILED nor UNPARSED is ever a label.
 """
 
@@ -216,7 +217,7 @@ class Engine:
         except BackendAnswerInvalid as error:
             counts.failures[type(error).__name__] += 1
             self._count_answer(ticket)
-            await self._failed(job, error)
+            await self._failed(job, error, ask_again=error.retryable)
         except BackendError as error:
             counts.failures[type(error).__name__] += 1
             self._gate.faulted(ticket, error)
@@ -250,9 +251,9 @@ class Engine:
             # To the end of the line, so that another caption probes the backend next.
             self._enqueue(job, newest=False)
 
-    async def _failed(self, job: Job, error: Exception) -> None:
+    async def _failed(self, job: Job, error: Exception, *, ask_again: bool = True) -> None:
         job.attempts += 1
-        if job.attempts < self._config.max_attempts:
+        if ask_again and job.attempts < self._config.max_attempts:
             pause_s = max(backoff_s(job.attempts, self._config, self._draw), asked_pause_s(error))
             heapq.heappush(self._delayed, (self._clock() + pause_s, next(self._ties), job))
             self.counts(job.labeler.id).queued += 1

@@ -13,6 +13,7 @@ AnnotatorError
     ├── BackendOverloaded   429 or 503, or a time-out (retried, after `retry_after_s`)
     ├── BackendRejected     the server refused: wrong key, unknown model, bad request (not retried soon)
     └── BackendAnswerInvalid  the answer is not what the API promises: truncated or garbled (retried)
+        └── NotInStore      the backend `replay` has no answer to this question (not retried)
 """
 
 

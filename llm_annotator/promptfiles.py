@@ -1,8 +1,9 @@
 """Goal and prompt files: YAML that ships with the package, or that a user wrote."""
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -13,8 +14,26 @@ from llm_annotator.spec import Example, LabelerSpec
 
 _PACKAGE = Path(__file__).parent
 _ENDINGS = (".yaml", ".yml")
+_LABELS = ("helpful", "unhelpful")
+
+DEFAULT_PROMPT = "progress"
+"""Prompt of the goals that name none."""
 
 PROMPT_TEMPLATES = ("text_header", "text_example", "text_question", "chat_system", "chat_question")
+
+
+class Goal(NamedTuple):
+    """What the agent is to achieve.
+
+    prompt: name or path of the prompt that this goal is asked with, unless the settings name another.
+    examples: captions of the goal's own game and whether each is helpful; they replace those of any prompt.
+    threshold: in nats, measured with the goal's own prompt and no calibration, and used with nothing else.
+    """
+
+    text: str
+    prompt: str = DEFAULT_PROMPT
+    examples: tuple[tuple[str, bool], ...] = ()
+    threshold: float = 0.0
 
 
 def resolve_labeler(config: LabelerConfig) -> LabelerSpec:
@@ -23,11 +42,22 @@ def resolve_labeler(config: LabelerConfig) -> LabelerSpec:
     Raises:
         ConfigError: no goal or prompt of that name (the message lists what there is), or a file that cannot be used.
     """
+    goal = load_goal(config.goal)
+    prompt_name = goal.prompt if config.prompt is None else config.prompt
+    prompt = load_prompt(prompt_name)
+    threshold = config.threshold
+    if threshold is None:
+        measured_so = prompt_name == goal.prompt and config.calibration == "none"
+        threshold = goal.threshold if measured_so else 0.0
+    if goal.examples:
+        words = {True: prompt["positive"], False: prompt["negative"]}
+        prompt["example_goal"] = goal.text
+        prompt["examples"] = tuple(Example(caption, words[helpful]) for caption, helpful in goal.examples)
     return LabelerSpec(
-        goal=load_goal(config.goal),
-        **load_prompt(config.prompt),
+        goal=goal.text,
+        **prompt,
         method=config.method,
-        threshold=config.threshold,
+        threshold=threshold,
         calibration=config.calibration,
     )
 
@@ -37,19 +67,33 @@ def names(kind: str) -> list[str]:
     return sorted(path.stem for path in (_PACKAGE / kind).glob("*.yaml"))
 
 
-def load_goal(goal: str) -> str:
-    """Returns the goal as a sentence: of a packaged file, of a YAML file with the key `goal`, or as it was given.
+def load_goal(goal: str) -> Goal:
+    """Returns the goal: of a packaged file, of a YAML file with the key `goal`, or the sentence that was given.
 
     Raises:
         ConfigError: a single word that names no packaged goal, or a file that cannot be used.
     """
     path = _find("goals", goal)
     if path is not None:
-        return _text(_read(path, required=("goal",), optional=("description",)), "goal", path)
+        return _read_goal(path)
     if len(goal.split()) > 1:
-        return " ".join(goal.split())
+        return Goal(" ".join(goal.split()))
     hint = " (or give a path to a YAML file, or the goal itself as a sentence of several words)"
     raise ConfigError(unknown_name("goal", goal, names("goals"), hint=hint))
+
+
+def _read_goal(path: Path) -> Goal:
+    content = _read(path, required=("goal",), optional=("description", "prompt", "examples", "threshold"))
+    prompt = _text(content, "prompt", path) if "prompt" in content else DEFAULT_PROMPT
+    if prompt.endswith(_ENDINGS):  # a file beside the goal's own
+        prompt = str(path.parent / Path(prompt).expanduser())
+    pairs = _pairs(content.get("examples") or [], "label", _LABELS, path)
+    return Goal(
+        text=_text(content, "goal", path),
+        prompt=prompt,
+        examples=tuple((caption, label == _LABELS[0]) for caption, label in pairs),
+        threshold=_number(content.get("threshold", "0"), "threshold", path),
+    )
 
 
 def load_prompt(prompt: str) -> dict[str, Any]:
@@ -76,26 +120,28 @@ def load_prompt(prompt: str) -> dict[str, Any]:
     for name in ("text_question", "chat_question"):
         if fields[name].count("{caption}") != 1:
             raise ConfigError(f"{path}: {name!r} must hold {{caption}} exactly once")
-    fields["examples"] = _examples(content.get("examples") or [], (fields["positive"], fields["negative"]), path)
+    pairs = _pairs(content.get("examples") or [], "answer", (fields["positive"], fields["negative"]), path)
+    fields["examples"] = tuple(Example(caption, answer) for caption, answer in pairs)
     fields["example_goal"] = str(content.get("example_goal", "")).strip()
     if "max_caption_chars" in content:
         fields["max_caption_chars"] = _count(content["max_caption_chars"], path)
     return fields
 
 
-def _examples(content: Any, words: tuple[str, str], path: Path) -> tuple[Example, ...]:
+def _pairs(content: Any, key: str, words: tuple[str, str], path: Path) -> tuple[tuple[str, str], ...]:
+    """Returns the examples, each a caption and one of the two words, which stands under `key`."""
     if not isinstance(content, list):
-        raise ConfigError(f"{path}: 'examples' must be a list of caption and answer")
-    found: list[Example] = []
+        raise ConfigError(f"{path}: 'examples' must be a list of caption and {key}")
+    found: list[tuple[str, str]] = []
     for number, item in enumerate(content, start=1):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        if not isinstance(item, Mapping) or set(item) != {"caption", "answer"}:  # pyright: ignore[reportUnknownArgumentType]
-            raise ConfigError(f"{path}: example {number} must have the keys 'caption' and 'answer' and no other")
-        example = Example(str(item["caption"]), str(item["answer"]))  # pyright: ignore[reportUnknownArgumentType]
-        if example.answer not in words:
+        if not isinstance(item, Mapping) or set(item) != {"caption", key}:  # pyright: ignore[reportUnknownArgumentType]
+            raise ConfigError(f"{path}: example {number} must have the keys 'caption' and '{key}' and no other")
+        caption, word = str(item["caption"]), str(item[key])  # pyright: ignore[reportUnknownArgumentType]
+        if word not in words:
             raise ConfigError(
-                f"{path}: the answer of example {number} is {example.answer!r}, neither {words[0]!r} nor {words[1]!r}"
+                f"{path}: the {key} of example {number} is {word!r}, neither {words[0]!r} nor {words[1]!r}"
             )
-        found.append(example)
+        found.append((caption, word))
     return tuple(found)
 
 
@@ -103,6 +149,16 @@ def _count(value: str, path: Path) -> int:
     if not value.isdecimal() or int(value) < 8:
         raise ConfigError(f"{path}: 'max_caption_chars' must be a whole number of at least 8, not {value!r}")
     return int(value)
+
+
+def _number(value: Any, key: str, path: Path) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ConfigError(f"{path}: {key!r} must be a number, not {value!r}")
+    return number
 
 
 def _find(kind: str, name: str) -> Path | None:

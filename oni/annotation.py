@@ -1,6 +1,10 @@
-"""The annotator as the trainer sees it: a service of its own or a shared one, talked to without ever waiting."""
+"""The annotator as the trainer sees it: a service of its own or a shared one, talked to without ever waiting.
+
+Except where a run is to be reproduced: `AnnotationSession.wait`.
+"""
 
 import json
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -35,7 +39,22 @@ been full."""
 RECORD_EVERY_S = 5.0
 """Seconds between two reports of what captions occurred and earned."""
 
+STALL_S = 60.0
+"""Longest that `wait` goes on without a single answer."""
+
 _FLUSH_S = 5.0
+
+_LOOK_S = 0.25
+"""How often `wait` looks whether it shall go on."""
+
+_GLANCE_S = 0.01
+"""How long `wait` waits after it was given up once, until the annotator has caught up."""
+
+_log = logging.getLogger(__name__)
+
+
+def _never() -> bool:
+    return False
 
 
 def check_annotator(config: TrainConfig) -> LabelerSpec:
@@ -62,6 +81,8 @@ class AnnotationSession:
         self._stack = ExitStack()
         self._service: ServiceProcess | None = None
         self._dirty: set[int] = set()
+        self._awaits_answers = False
+        self._stalled = False
         now = time.monotonic()
         self._offered_at, self._recorded_at = now, now
 
@@ -117,11 +138,66 @@ class AnnotationSession:
 
     def submit(self, captions: Sequence[bytes]) -> None:
         """Asks for labels."""
-        self._client.submit(captions)
+        if captions:
+            self._awaits_answers = True
+            self._client.submit(captions)
 
     def poll(self) -> list[LabelUpdate]:
-        """Returns the news since the last call."""
-        return self._client.poll()
+        """Returns the news since the last call; if `annotator.deterministic`, in an order that no timing decides."""
+        updates = self._client.poll()
+        if self._config.annotator.deterministic:
+            updates.sort(key=lambda update: update.caption)  # stable: of one caption the newest stays last
+        return updates
+
+    def wait(self, *, stop: Callable[[], object] = _never, stall_s: float = STALL_S) -> bool:
+        """Waits until every caption submitted so far is labelled or given up on; `poll` then returns what is new.
+
+        Without a single answer for `stall_s` seconds it logs a warning and gives up. From then on it returns almost at
+        once, so that a dead LLM stops no run, until the annotator has caught up.
+
+        Args:
+            stop: looked at several times a second; a true value ends the waiting.
+
+        Returns:
+            False if some captions are still without an answer.
+        """
+        if not self._awaits_answers:
+            return True
+        if self._drained(stop, stall_s):
+            self._awaits_answers = False
+            if self._stalled:
+                _log.warning("The annotator has caught up; updates wait for their labels again.")
+            self._stalled = False
+        return not self._awaits_answers
+
+    def _drained(self, stop: Callable[[], object], stall_s: float) -> bool:
+        if self._stalled:
+            return self._client.drain(_GLANCE_S)
+        fewest: int | None = None
+        looked_at = answered_at = time.monotonic()
+        while not self._client.drain(_LOOK_S):
+            # A client that has failed does not wait: it says so at once, and here is no place for a busy loop.
+            time.sleep(max(0.0, looked_at + _LOOK_S - time.monotonic()))
+            looked_at, left = time.monotonic(), self._client.health.queued
+            if fewest is None or left < fewest:
+                fewest, answered_at = left, looked_at
+            if stop():
+                return False
+            if looked_at - answered_at >= stall_s or self._given_up:
+                self._stalled = True
+                _log.warning(
+                    "No answer for %.0f s about %d captions: updates no longer wait for their labels, so the same seed "
+                    "need not give these metrics again. %s",
+                    looked_at - answered_at,
+                    left,
+                    self.health.message,
+                )
+                return False
+        return True
+
+    @property
+    def _given_up(self) -> bool:
+        return self._service is not None and bool(self._service.health.given_up)
 
     def tend(self, captions: CaptionTable, seen: Iterable[int]) -> None:
         """Does what is due now and then: offers unlabelled captions again, reports totals.

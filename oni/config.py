@@ -26,12 +26,22 @@ class EnvConfig:
     """Games that step at once (B)."""
     options: dict[str, bool | int | float | str] = field(default_factory=dict)
     """Options of that environment."""
+    num_groups: PositiveInt = 2
+    """Groups of games outside JAX: one steps while the policy acts for another."""
+    num_workers: PositiveInt | None = None
+    """Processes that games outside JAX run in; one per core by default."""
+    step_timeout_s: Positive = 60.0
+    """Seconds after which a game outside JAX that does not answer is ended and replaced."""
+    resume_games: bool = True
+    """Whether --resume brings running episodes outside JAX back by replaying them, or starts new ones."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """Policy and value network."""
 
+    encoder: Literal["small", "large"] = "small"
+    """`large` reads NetHack's whole map and messages by convolutions (needs env.options.observation full)."""
     embed_size: PositiveInt = 8
     """Features of one cell of a categorical observation."""
     hidden_size: PositiveInt = 64
@@ -72,6 +82,9 @@ class PPOConfig:
     """Global norm to which gradients are clipped."""
     normalize_advantage: bool = True
     """Whether advantages get mean 0 and variance 1 in each minibatch."""
+    overlap: bool | None = None
+    """Whether games outside JAX play on while the policy learns, one update behind; by default only beside a GPU or
+    TPU."""
 
 
 @dataclass(frozen=True)

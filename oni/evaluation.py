@@ -1,7 +1,7 @@
 """Plays episodes with a trained policy and says how sure the figures are."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -51,11 +51,16 @@ def mean_interval(values: np.ndarray) -> Estimate:
 
 
 class Episodes(NamedTuple):
-    """One entry an episode."""
+    """One entry an episode.
+
+    stats: `episode_stats` of the environment by name. ending: in words, empty where the environment says nothing.
+    """
 
     success: np.ndarray
     extrinsic_return: np.ndarray
     length: np.ndarray
+    stats: Mapping[str, np.ndarray] = {}
+    ending: Sequence[str] = ()
 
 
 class _Step(NamedTuple):

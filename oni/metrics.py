@@ -21,6 +21,13 @@ METRICS: Mapping[str, str] = {
     "success": "share of episodes that succeeded, over those that ended in the last two step limits",
     "return/extrinsic": "mean sum of the game's rewards over the same episodes",
     "episode/length": "mean length of the same episodes, in steps",
+    "episode/score": "mean in-game score at the end of the same episodes (NetHack)",
+    "episode/depth": "mean dungeon level on which they ended (NetHack)",
+    "episode/max_depth": "mean deepest dungeon level that they reached (NetHack)",
+    "episode/experience_level": "mean experience level at their end (NetHack)",
+    "episode/gold": "mean gold carried at their end (NetHack)",
+    "episode/turns": "mean turns on the game's own clock (NetHack)",
+    "env/workers_replaced": "worker processes of games that died and were replaced, in this process of training",
     "reward/extrinsic": "mean extrinsic part of a step's reward, after its coefficient",
     "reward/intrinsic": "mean intrinsic part of a step's reward, after coefficient and episodic count",
     "captions/distinct": "distinct captions seen in the run",
@@ -50,6 +57,7 @@ class EpisodeTotals(NamedTuple):
     success: int
     extrinsic_return: float
     length: int
+    stats: Mapping[str, float] = {}
 
 
 class EpisodeWindow:
@@ -76,16 +84,20 @@ class EpisodeWindow:
             "success": sum(t.success for t in self._totals) / episodes,
             "return/extrinsic": sum(t.extrinsic_return for t in self._totals) / episodes,
             "episode/length": sum(t.length for t in self._totals) / episodes,
+            **{
+                f"episode/{name}": sum(t.stats[name] for t in self._totals) / episodes
+                for name in self._totals[-1].stats
+            },
         }
 
-    def state(self) -> list[list[float]]:
+    def state(self) -> list[list[Any]]:
         """Returns the window as JSON values."""
         return [list(t) for t in self._totals]
 
-    def load(self, state: list[list[float]]) -> None:
+    def load(self, state: list[list[Any]]) -> None:
         """Restores what `state` returned."""
         self._totals.clear()
-        self._totals.extend(EpisodeTotals(int(e), int(s), float(r), int(n)) for e, s, r, n in state)
+        self._totals.extend(EpisodeTotals(*totals) for totals in state)
 
 
 class Speed:

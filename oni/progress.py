@@ -14,6 +14,9 @@ from rich.table import Table
 PLAIN_EVERY_S = 5.0
 """Seconds between two plain lines."""
 
+PLAIN_STATS = 2
+"""Figures of an episode beside return and success that a plain line has room for."""
+
 LIVE_PER_SECOND = 4
 
 
@@ -43,6 +46,16 @@ def number(value: float | int | None, digits: int = 3) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.{digits}f}"
 
 
+def episode_stats(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Returns the figures of an episode that only some environments have, formatted, by name."""
+    prefix = "episode/"
+    return {
+        name.removeprefix(prefix).replace("_", " "): number(value, 2)
+        for name, value in metrics.items()
+        if name.startswith(prefix) and name != "episode/length"
+    }
+
+
 def _labels(metrics: Mapping[str, Any]) -> str:
     if "captions/distinct" not in metrics:
         return ""
@@ -70,10 +83,11 @@ class PlainReporter:
             return
         self._shown_at = now
         speed = metrics.get("steps_per_s")
+        stats = "".join(f"{name} {value}  " for name, value in list(episode_stats(metrics).items())[:PLAIN_STATS])
         self.say(
             f"step {number(metrics['env_step'])}/{self._total:,}  success {number(metrics.get('success'))}  "
             f"return {number(metrics.get('return/extrinsic'))}  "
-            f"{'-' if speed is None else f'{speed / 1000:.1f}k'} steps/s  {_labels(metrics)}".rstrip()
+            f"{stats}{'-' if speed is None else f'{speed / 1000:.1f}k'} steps/s  {_labels(metrics)}".rstrip()
         )
 
     def say(self, text: str) -> None:
@@ -104,6 +118,9 @@ class LiveReporter:
         table.add_row("step", f"{step:,} / {self._total:,}", ProgressBar(self._total, step, width=30), rate)
         success, paid = number(metrics.get("success")), number(metrics.get("return/extrinsic"))
         table.add_row("success", success, "return", paid)
+        stats = list(episode_stats(metrics).items())
+        for pair in zip(stats[::2], stats[1::2], strict=False):
+            table.add_row(*(cell for stat in pair for cell in stat))
         if "captions/distinct" in metrics:
             table.add_row(
                 "captions", number(metrics["captions/distinct"]), "labelled", number(metrics["captions/labelled"])

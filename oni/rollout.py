@@ -27,11 +27,14 @@ def start(env: VectorEnv[Any], network: ActorCritic, key: PRNGKeyArray) -> Actor
     )
 
 
-Collect = Callable[[Any, ActorState, PRNGKeyArray], tuple[ActorState, Rollout]]
+Collect = Callable[[Any, ActorState, PRNGKeyArray], tuple[ActorState, Rollout, Array]]
 
 
 def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -> Collect:
-    """Returns the pure function `(params, actor_state, key) -> (actor_state, rollout)`."""
+    """Returns the pure function `(params, actor_state, key) -> (actor_state, rollout, event)`.
+
+    event: `uint8[T, B, E]`, what each action caused.
+    """
 
     def values_where(mask: Array, params: Any, core_state: CoreState, obs: Array) -> Array:
         def rows(index: Array) -> Array:
@@ -40,7 +43,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
 
         return replace_rows(mask, jnp.zeros(mask.shape), rows)
 
-    def step(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, Rollout]:
+    def step(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, tuple[Rollout, Array]]:
         act_key, env_key = jax.random.split(key)
         core_state, logits, value = act(network, params, actor.core_state, actor.obs, actor.reset)
         action = jax.random.categorical(act_key, logits)
@@ -59,10 +62,10 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
             terminated=timestep.terminated,
             truncated=timestep.truncated,
             bootstrap_value=values_where(timestep.truncated, params, core_state, last_obs),
-            event=timestep.event,
             episode_return=episode_return,
             episode_length=episode_length,
             success=timestep.info["success"],
+            stats={},
             initial_core_state=(),
             last_value=jnp.zeros(()),
         )
@@ -74,12 +77,12 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
             episode_return=jnp.where(ended, 0.0, episode_return),
             episode_length=jnp.where(ended, 0, episode_length),
         )
-        return actor, transition
+        return actor, (transition, timestep.event)
 
-    def collect(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, Rollout]:
+    def collect(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, Rollout, Array]:
         initial_core_state = actor.core_state
-        actor, rollout = jax.lax.scan(lambda a, k: step(params, a, k), actor, jax.random.split(key, num_steps))
+        actor, (rollout, event) = jax.lax.scan(lambda a, k: step(params, a, k), actor, jax.random.split(key, num_steps))
         _, _, last_value = act(network, params, actor.core_state, actor.obs, actor.reset)
-        return actor, rollout._replace(initial_core_state=initial_core_state, last_value=last_value)
+        return actor, rollout._replace(initial_core_state=initial_core_state, last_value=last_value), event
 
     return collect

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oni.progress import number
+from oni.progress import episode_stats, number
 from oni.train import Summary
 
 
@@ -32,6 +32,7 @@ def _outcome(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "steps/s", "-" if summary.steps_per_s is None else f"{summary.steps_per_s:,.0f}"
     yield "success rate", number(metrics.get("success"))
     yield "return", number(metrics.get("return/extrinsic"))
+    yield from episode_stats(metrics).items()
     if "captions/distinct" in metrics:
         yield "captions seen", number(metrics["captions/distinct"])
         yield "  labelled", number(metrics["captions/labelled"])

@@ -57,6 +57,7 @@ class _Loop:
         checkpoints: Checkpoints,
         writer: MetricsWriter,
         reporter: Reporter,
+        stop: StopRequest,
     ) -> None:
         self._config = config
         self._run = run
@@ -65,6 +66,7 @@ class _Loop:
         self._checkpoints = checkpoints
         self._writer = writer
         self._reporter = reporter
+        self._stop = stop
         self._metrics: dict[str, float | int | None] = {"env_step": trainer.env_step}
         self._speed = Speed()
         self._saved_at = time.monotonic()
@@ -73,10 +75,12 @@ class _Loop:
         self._begun = time.perf_counter()
         self._started = (self._begun, trainer.env_step)
 
-    def run(self, stop: StopRequest) -> Summary:
+    def run(self) -> Summary:
+        stop = self._stop
         compiled = False
         while self._trainer.env_step < self._config.total_env_steps and not stop:
-            self._step()
+            left = self._config.total_env_steps - self._trainer.env_step
+            self._step(last=left <= self._config.steps_per_update)
             if not compiled:
                 self._trainer.wait()
                 self._started = (time.perf_counter(), self._trainer.env_step)
@@ -99,20 +103,25 @@ class _Loop:
     def _warning(self) -> str:
         return "" if self._session is None else self._session.health.message
 
-    def _step(self) -> None:
-        trainer = self._trainer
-        if self._session is not None:
-            trainer.take_labels(self._session.poll())
-        progress = trainer.update()
-        if self._session is not None:
-            self._session.submit(progress.new)
-            self._session.tend(trainer.captions, progress.seen)
-        # figures of before stay where this update has none, which is so after a checkpoint
-        self._metrics |= self._figures(progress)
-        if trainer.updates_done % self._config.log.every_updates == 0:
+    def _step(self, *, last: bool) -> None:
+        self._update(last=last)
+        if self._trainer.updates_done % self._config.log.every_updates == 0:
             self._log()
         if time.monotonic() - self._saved_at > self._config.checkpoint.every_s:
             self._save()
+
+    def _update(self, *, last: bool) -> None:
+        trainer = self._trainer
+        if self._session is not None:
+            trainer.take_labels(self._session.poll())
+        progress = trainer.update(last=last)
+        if self._session is not None:
+            self._session.submit(progress.new)
+            self._session.tend(trainer.captions, progress.seen)
+            if self._config.annotator.deterministic:
+                self._session.wait(stop=lambda: bool(self._stop))
+        # figures of before stay where this update has none, which is so after a checkpoint
+        self._metrics |= self._figures(progress)
 
     def _figures(self, progress: Progress) -> dict[str, float | int | None]:
         figures: dict[str, float | int | None] = {"env_step": self._trainer.env_step, **progress.metrics}
@@ -142,7 +151,9 @@ class _Loop:
         self._reporter.report(self._metrics, self._warning())
 
     def _settle(self) -> None:
-        """Waits for the last update and takes in its figures, so that all state belongs to the same moment."""
+        """Ends what is under way and takes in its figures, so that all state belongs to the same moment."""
+        if self._trainer.is_ahead:
+            self._update(last=True)
         progress = self._trainer.flush()
         if self._session is not None:
             self._session.tend(self._trainer.captions, progress.seen)
@@ -175,7 +186,7 @@ def train(config: TrainConfig, run: RunDir, *, resume: bool) -> Summary:
         stack.enter_context(RunLock(run))
         reporter = stack.enter_context(make_reporter(config.total_env_steps))
         stop = stack.enter_context(StopRequest())
-        trainer = Trainer(config)
+        trainer = stack.enter_context(Trainer(config))
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, keep=config.checkpoint.keep))
         labeler = _restore(trainer, checkpoints, run, reporter) if resume else None
         session: AnnotationSession | None = None
@@ -188,9 +199,11 @@ def train(config: TrainConfig, run: RunDir, *, resume: bool) -> Summary:
             # After a resume, labelled captions too: a person may have overruled a label, or the goal be another one.
             # What the store knows is answered from there.
             session.submit(trainer.captions.texts[:0:-1])
+            if config.annotator.deterministic:
+                session.wait(stop=lambda: bool(stop))
         writer = stack.enter_context(MetricsWriter(run.metrics_file, tensorboard=config.log.tensorboard))
         reporter.say(f"Training {config.env.id} in {run.path}; the first update compiles for some seconds.")
-        return _Loop(config, run, trainer, session, checkpoints, writer, reporter).run(stop)
+        return _Loop(config, run, trainer, session, checkpoints, writer, reporter, stop).run()
 
 
 def _restore(trainer: Trainer, checkpoints: Checkpoints, run: RunDir, reporter: Reporter) -> str | None:

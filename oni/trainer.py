@@ -1,26 +1,26 @@
 """One training run as an object: what is jitted once, the state that a resume needs, and one update at a time."""
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-import envs
-from envs.errors import EnvError
-from envs.vector import VectorEnv
 from llm_annotator.types import LabelUpdate
-from oni.captions import EMPTY_ID, CaptionStats, CaptionTable, jit_lookup
+from oni.actors import Actors, Said, make_actors, make_env
+from oni.actors.factory import overlaps
+from oni.captions import EMPTY_ID, CaptionStats, CaptionTable
 from oni.config import TrainConfig
-from oni.errors import CheckpointError, ConfigError
+from oni.errors import CheckpointError
 from oni.metrics import EpisodeTotals, EpisodeWindow
 from oni.networks import ActorCritic, init_params, make_network
 from oni.ppo.update import LearnerState, make_learner
 from oni.rewards import RewardModel, make_mix, make_reward_model
 from oni.rewards.mixing import RewardCounts, empty_counts
-from oni.rollout import make_collect, start
 from oni.types import ActorState, Rollout
 
 
@@ -65,65 +65,64 @@ def episode_totals(rollout: Rollout) -> EpisodeTotals:
         success=total(rollout.success),
         extrinsic_return=total(rollout.episode_return),
         length=total(rollout.episode_length),
+        stats={name: total(values) for name, values in rollout.stats.items()},
     )
 
 
-def make_env(config: TrainConfig) -> VectorEnv[Any]:
-    """Creates the games of a run.
-
-    Raises:
-        ConfigError: there is no such environment, an option of it cannot be used, or it says nothing that the reward
-            could be learned from.
-    """
-    try:
-        env = VectorEnv(envs.make(config.env.id, **config.env.options), config.env.num_envs)
-    except EnvError as error:
-        raise ConfigError(str(error)) from error
-    if make_reward_model(config.reward).active and env.spec.event_size == 0:
-        raise ConfigError(
-            f"{env.spec.id} says nothing, so reward.kind {config.reward.kind!r} has nothing to label: "
-            "use an environment with captions (oni envs) or reward.kind none"
-        )
-    return env
-
-
 class Trainer:
-    """Anakin training. `update` does one collect - label - mix - learn cycle.
+    """One run. `update` does one collect - label - mix - learn cycle.
 
     The learner works on update k while the host looks at the figures of update k - 1. Randomness of update k comes from
     `fold_in(seed, k)`, so a resumed run draws what the run never stopped would have drawn.
+
+    With `ppo.overlap` the rollout of update k + 1 is played while the learner works on update k, by the policy from
+    before update k: always exactly one update behind, so the same seed still gives the same run. The ratios of PPO are
+    taken to the policy that played, and their clipping bounds what the lag can do.
     """
 
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
-        self.env = make_env(config)
+        env = make_env(config)
+        self.spec = spec = env.spec
         self.reward_model: RewardModel = make_reward_model(config.reward)
-        spec = self.env.spec
         self.network: ActorCritic = make_network(config.network, spec)
+        self.actors: Actors = make_actors(config, env, self.network)
         self.captions = CaptionTable(spec.event_size)
         self.window = EpisodeWindow(num_steps=config.ppo.num_steps, max_episode_steps=spec.max_episode_steps)
         self.updates_done = 0
         self._root_key = jax.random.key(config.seed)
         self._learner = make_learner(self.network, config.ppo, num_updates=config.num_updates)
-        self._collect = jax.jit(make_collect(self.env, self.network, num_steps=config.ppo.num_steps))
         self._mix = jax.jit(make_mix(config.reward))
         self._learn = jax.jit(self._learn_and_sum)
         self._pending: Finished | None = None
+        self._thread = ThreadPoolExecutor(1) if overlaps(config, env, jax.default_backend()) else None
+        self._ahead: Future[tuple[ActorState, Rollout, Said]] | None = None
         self._coverage: tuple[int, int] = (0, 0)
         self.state = self._initial_state()
         self._refresh_scores()
 
     def _initial_state(self) -> DeviceState:
         env_key, params_key = jax.random.split(self._root_key)
+        init = jax.jit(lambda key: self._learner.init(init_params(self.network, self.spec, key)))
+        return DeviceState(
+            actor=self.actors.start(env_key),
+            learner=init(params_key),
+            counts=empty_counts(self.config.reward, self.config.env.num_envs),
+        )
 
-        def initial(env_key: Array, params_key: Array) -> DeviceState:
-            return DeviceState(
-                actor=start(self.env, self.network, env_key),
-                learner=self._learner.init(init_params(self.network, self.env.spec, params_key)),
-                counts=empty_counts(self.config.reward, self.config.env.num_envs),
-            )
+    def __enter__(self) -> Self:
+        return self
 
-        return jax.jit(initial)(env_key, params_key)
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends what runs beside this process."""
+        if self._thread is not None:
+            self._thread.shutdown(wait=True, cancel_futures=True)
+        self.actors.close()
 
     def _refresh_scores(self) -> None:
         self._scores = jnp.asarray(self.reward_model.score(self.captions))
@@ -152,11 +151,36 @@ class Trainer:
             self._refresh_scores()
         return len(changed)
 
-    def update(self) -> Progress:
-        """Plays `num_steps` in every game and learns from them; returns the figures of the update before."""
-        key = jax.random.fold_in(self._root_key, self.updates_done)
-        collect_key, learn_key = jax.random.split(key)
-        actor, rollout = self._collect(self.state.learner.params, self.state.actor, collect_key)
+    @property
+    def is_ahead(self) -> bool:
+        """Whether a rollout is being played that no update has learned from yet."""
+        return self._ahead is not None
+
+    def _keys(self, update: int) -> tuple[Array, Array]:
+        """Returns the keys of playing and of learning in one update."""
+        collect_key, learn_key = jax.random.split(jax.random.fold_in(self._root_key, update))
+        return collect_key, learn_key
+
+    def _play(self, *, last: bool) -> tuple[ActorState, Rollout, Said]:
+        """Returns the rollout of this update, and begins that of the next one where the two may overlap."""
+        params = self.state.learner.params
+        if self._ahead is None:
+            played = self.actors.collect(params, self.state.actor, self._keys(self.updates_done)[0])
+        else:
+            played, self._ahead = self._ahead.result(), None
+        if self._thread is not None and not last:
+            next_key, _ = self._keys(self.updates_done + 1)
+            self._ahead = self._thread.submit(self.actors.collect, params, played[0], next_key)
+        return played
+
+    def update(self, *, last: bool = False) -> Progress:
+        """Plays `num_steps` in every game and learns from them; returns the figures of the update before.
+
+        Args:
+            last: plays no rollout ahead, so that afterwards everything belongs to the same moment.
+        """
+        actor, rollout, said = self._play(last=last)
+        learn_key = self._keys(self.updates_done)[1]
         metrics, seen = self._read_pending()
 
         new: list[bytes] = []
@@ -164,7 +188,9 @@ class Trainer:
         reward = extrinsic = self.config.reward.extrinsic_coef * rollout.reward
         intrinsic = jnp.zeros(())
         if self.reward_model.active:
-            caption_id, new = self._caption_ids(rollout)
+            caption_id, new = self.actors.caption_ids(said, self.captions)
+            if len(self._scores) != self.captions.capacity:
+                self._refresh_scores()
             counts, mixed, stats = self._mix(counts, rollout.reward, rollout.reset, caption_id, self._scores)
             reward, extrinsic, intrinsic = mixed.total, mixed.extrinsic, mixed.intrinsic
         learner, losses, episodes = self._learn(self.state.learner, rollout, reward, learn_key)
@@ -182,23 +208,12 @@ class Trainer:
         """Waits until the device has done what it was given."""
         jax.block_until_ready(self.state)
 
-    def _caption_ids(self, rollout: Rollout) -> tuple[Array, list[bytes]]:
-        caption_id, num_unknown = jit_lookup(self.captions.index, rollout.event)
-        if int(num_unknown) == 0:
-            return caption_id, []
-        unknown = np.asarray(rollout.event)[np.asarray(caption_id) < 0]
-        new = self.captions.intern_events(unknown, self.env.env.describe)
-        if len(self._scores) != self.captions.capacity:
-            self._refresh_scores()
-        caption_id, _ = jit_lookup(self.captions.index, rollout.event)
-        return caption_id, [self.captions.texts[i] for i in new]
-
     def _read_pending(self) -> tuple[dict[str, float | int], np.ndarray]:
         if self._pending is None:
             return {}, np.zeros(0, np.int64)
         finished: Finished = jax.device_get(self._pending)
         self._pending = None
-        self.window.add(EpisodeTotals(*(np.asarray(total).item() for total in finished.episodes)))
+        self.window.add(jax.tree.map(lambda total: np.asarray(total).item(), finished.episodes))
         metrics: dict[str, float | int] = {name: float(value) for name, value in finished.losses.items()}
         metrics["reward/extrinsic"] = float(finished.extrinsic)
         metrics["reward/intrinsic"] = float(finished.intrinsic)
@@ -207,7 +222,7 @@ class Trainer:
             seen = self.captions.add(finished.caption_stats, env_step=self.env_step)
             count = np.asarray(finished.caption_stats.num_steps)
             self._coverage = (int(count[self.captions.known[: len(count)]].sum()), int(count.sum()))
-        return metrics | self.window.means() | self.caption_metrics(), seen
+        return metrics | self.window.means() | self.caption_metrics() | self.actors.figures(), seen
 
     def caption_metrics(self) -> dict[str, float | int]:
         """Returns the figures about captions, as of the last update that was read."""
@@ -229,13 +244,14 @@ class Trainer:
             "captions": self.captions.state_dict(),
             "reward_model": self.reward_model.state_dict(),
             "window": self.window.state(),
+            "games": self.actors.snapshot(),
         }
 
     def load(self, device: DeviceState, host: dict[str, Any]) -> None:
         """Goes on from a checkpoint.
 
         Raises:
-            CheckpointError: it belongs to another environment.
+            CheckpointError: it belongs to another environment, or running episodes cannot be brought back.
         """
         captions = CaptionTable.from_state_dict(host["captions"])
         if captions.event_size != self.captions.event_size:
@@ -243,7 +259,7 @@ class Trainer:
                 "the checkpoint was made with another environment: resume with the run's own settings"
             )
         self.captions = captions
-        self.state = device
+        self.state = device._replace(actor=self.actors.restore(device.actor, host.get("games", {})))
         self.updates_done = int(host["updates_done"])
         self.window.load(host["window"])
         self.reward_model.load_state_dict(host["reward_model"])

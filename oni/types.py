@@ -1,8 +1,9 @@
 """Trees that travel between rollout and learner."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from jaxtyping import Array, Bool, Float, Int, UInt8
+from jaxtyping import Array, Bool, Float, Int
 
 CoreState = Any
 """Recurrent state of a policy, a tree of `[B, size]`; an empty tuple for one without memory."""
@@ -11,11 +12,12 @@ CoreState = Any
 class ActorState(NamedTuple):
     """Where the games and the memory of the policy stand between two rollouts.
 
+    obs: one array, or several by name.
     reset: whether `obs` is the first of an episode. episode_return: extrinsic, so far. episode_length: in steps.
     """
 
     env_state: Any
-    obs: Array
+    obs: Any
     core_state: CoreState
     reset: Bool[Array, " B"]
     episode_return: Float[Array, " B"]
@@ -25,13 +27,14 @@ class ActorState(NamedTuple):
 class Rollout(NamedTuple):
     """T steps of B games, time-major; row t holds what was seen before action t, and what action t led to.
 
-    reset: whether obs[t] is the first of an episode. reward: extrinsic. event: what action t caused.
+    reset: whether obs[t] is the first of an episode. reward: extrinsic.
     bootstrap_value: value of the true last observation where `truncated`, else 0.
     episode_return, episode_length, success: of the episode that ended at t; elsewhere of the one that goes on.
+    stats: `episode_stats` of the environment, 0 where no episode ended.
     initial_core_state: memory before the first step. last_value: value of the observation after the last step.
     """
 
-    obs: Array
+    obs: Any
     action: Int[Array, "T B"]
     log_prob: Float[Array, "T B"]
     value: Float[Array, "T B"]
@@ -40,9 +43,9 @@ class Rollout(NamedTuple):
     terminated: Bool[Array, "T B"]
     truncated: Bool[Array, "T B"]
     bootstrap_value: Float[Array, "T B"]
-    event: UInt8[Array, "T B event_size"]
     episode_return: Float[Array, "T B"]
     episode_length: Int[Array, "T B"]
     success: Bool[Array, "T B"]
+    stats: Mapping[str, Float[Array, "T B"]]
     initial_core_state: CoreState
     last_value: Float[Array, " B"]

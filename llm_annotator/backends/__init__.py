@@ -51,6 +51,10 @@ _BUILTINS = {
         requires="openai",
         install="pip install openai",
     ),
+    "replay": _Builtin(
+        "llm_annotator.backends.replay:create",
+        "the answers in an existing store (option `store`) instead of a model, to reproduce a run without an LLM",
+    ),
     "scripted": _Builtin(
         "llm_annotator.backends.scripted:create",
         "rules instead of a model; can be slow, fail and answer nonsense, for tests and controls",

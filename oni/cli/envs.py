@@ -51,11 +51,19 @@ def main(argv: list[str]) -> int:
 def _row(spec: "EnvSpec") -> dict[str, Any]:
     return {
         "id": spec.id,
-        "obs": f"{spec.obs.dtype}{list(spec.obs.shape)}",
+        "obs": _observation(spec),
         "actions": list(spec.action_names),
         "max_episode_steps": spec.max_episode_steps,
-        "captions": spec.event_size > 0,
+        "captions": spec.captioned,
     }
+
+
+def _observation(spec: "EnvSpec") -> str:
+    from envs.spec import ObsSpec
+
+    if isinstance(spec.obs, ObsSpec):
+        return f"{spec.obs.dtype}{list(spec.obs.shape)}"
+    return " ".join(f"{name} {obs.dtype}{list(obs.shape)}" for name, obs in spec.obs.items())
 
 
 def _print_table(rows: list[dict[str, Any]]) -> None:

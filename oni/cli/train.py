@@ -74,12 +74,13 @@ def _check_same_games(before: TrainConfig, now: TrainConfig) -> None:
 
 
 def _new_run(config: TrainConfig, path: Path | None) -> RunDir:
+    from oni.actors import make_env
     from oni.annotation import check_annotator
+    from oni.networks import make_network
     from oni.rewards import make_reward_model
-    from oni.trainer import make_env
 
     # settings that cannot be used must not leave a run directory behind
-    make_env(config)
+    make_network(config.network, make_env(config).spec)
     if make_reward_model(config.reward).needs_labels:
         check_annotator(config)
     return create(path or default_path(config.name), config)

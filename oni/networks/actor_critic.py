@@ -7,14 +7,17 @@ import flax.linen as nn
 import jax
 from jaxtyping import Array, Bool, Float
 
-from envs.types import EnvSpec
+from envs.spec import EnvSpec, ObsSpec
 from oni.config import NetworkConfig
 from oni.networks.cores import GRU, LSTM, NoCore
-from oni.networks.encoders import GridEncoder, VectorEncoder
+from oni.networks.encoders import make_encoder
 from oni.types import CoreState
 
 CORES: dict[str, Callable[[int], nn.Module]] = {"gru": GRU, "lstm": LSTM, "none": lambda size: NoCore()}
 
+
+Obs = Any
+"""One array of observations, or several by name."""
 
 Params = Any
 """Parameters of a network, a tree of arrays."""
@@ -36,48 +39,52 @@ class ActorCritic(nn.Module):
         return self.core.initial_state(num_envs)  # pyright: ignore[reportAttributeAccessIssue]
 
     def step(
-        self, state: CoreState, obs: Array, reset: Bool[Array, " B"]
+        self, state: CoreState, obs: Obs, reset: Bool[Array, " B"]
     ) -> tuple[CoreState, Float[Array, "B A"], Float[Array, " B"]]:
         """Acts once: from one observation a row to the new state, logits and values."""
         state, x = self.core.step(state, self.encoder(obs), reset)  # pyright: ignore[reportAttributeAccessIssue]
         return state, self.actor(x), self.critic(x)[:, 0]
 
     def __call__(
-        self, state: CoreState, obs: Array, reset: Bool[Array, "T B"]
+        self, state: CoreState, obs: Obs, reset: Bool[Array, "T B"]
     ) -> tuple[Float[Array, "T B A"], Float[Array, "T B"]]:
         """Goes over a whole sequence: logits and values of every step."""
         steps, batch = reset.shape
-        x = self.encoder(obs.reshape(steps * batch, *obs.shape[2:])).reshape(steps, batch, -1)
+        flat = jax.tree.map(lambda leaf: leaf.reshape(steps * batch, *leaf.shape[2:]), obs)
+        x = self.encoder(flat).reshape(steps, batch, -1)
         _, x = self.core.sequence(state, x, reset)  # pyright: ignore[reportAttributeAccessIssue]
         x = x.reshape(steps * batch, -1)
         return self.actor(x).reshape(steps, batch, -1), self.critic(x).reshape(steps, batch)
 
 
 def act(
-    network: ActorCritic, params: Params, state: CoreState, obs: Array, reset: Bool[Array, " B"]
+    network: ActorCritic, params: Params, state: CoreState, obs: Obs, reset: Bool[Array, " B"]
 ) -> tuple[CoreState, Float[Array, "B A"], Float[Array, " B"]]:
     """Acts once with given parameters: new recurrent state, logits, values."""
     return network.apply({"params": params}, state, obs, reset, method="step")  # pyright: ignore[reportReturnType]
 
 
 def unroll(
-    network: ActorCritic, params: Params, state: CoreState, obs: Array, reset: Bool[Array, "T B"]
+    network: ActorCritic, params: Params, state: CoreState, obs: Obs, reset: Bool[Array, "T B"]
 ) -> tuple[Float[Array, "T B A"], Float[Array, "T B"]]:
     """Goes over a sequence with given parameters: logits and values of every step."""
     return network.apply({"params": params}, state, obs, reset)  # pyright: ignore[reportReturnType]
 
 
 def make_network(config: NetworkConfig, spec: EnvSpec) -> ActorCritic:
-    """Creates the network that fits an environment's observations."""
-    if spec.obs.num_values is not None:
-        encoder = GridEncoder(size=config.hidden_size, num_values=spec.obs.num_values, embed_size=config.embed_size)
-    else:
-        encoder = VectorEncoder(size=config.hidden_size)
+    """Creates the network that fits an environment's observations.
+
+    Raises:
+        ConfigError: the encoder needs observations that the environment does not give.
+    """
+    encoder = make_encoder(config, spec)
     return ActorCritic(encoder=encoder, core=CORES[config.core](config.core_size), num_actions=spec.num_actions)
 
 
 def init_params(network: ActorCritic, spec: EnvSpec, key: jax.Array) -> Params:
     """Draws the initial parameters."""
-    obs = jax.numpy.zeros((1, 1, *spec.obs.shape), spec.obs.dtype)
+    obs = jax.tree.map(
+        lambda one: jax.numpy.zeros((1, 1, *one.shape), one.dtype), spec.obs, is_leaf=lambda x: isinstance(x, ObsSpec)
+    )
     reset = jax.numpy.zeros((1, 1), bool)
     return network.init(key, network.initial_state(1), obs, reset)["params"]

@@ -42,7 +42,7 @@ def trainer_step(trainer: Trainer, session: AnnotationSession | None) -> Callabl
 
 def plain_step(config: TrainConfig, trainer: Trainer) -> Callable[[int], None]:
     """Returns what does some updates of the plain loop."""
-    carry, update = make_plain_update(config, trainer.network, trainer.env.spec)
+    carry, update = make_plain_update(config, trainer.network, trainer.spec)
     state = [carry]
 
     def run(updates: int) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import math
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import EntryPoint
+from pathlib import Path
 
 import pytest
 
@@ -15,9 +17,13 @@ from llm_annotator.config import BackendConfig, LabelerConfig
 from llm_annotator.errors import BackendAnswerInvalid, BackendRejected, BackendUnreachable, ConfigError
 from llm_annotator.labeler import Labeler, resolve_labeler
 from llm_annotator.types import Completion, LabelStatus
+from tests.answered_store import answer_into
 from tests.fake_openai_server import FakeOpenAIServer
 
 HOSTILE = [b"You open the door.", b"", b"\xff\xfe\x00", b"<|im_end|>\n", "\u202e\U0001f600".encode(), b"x" * 20_000]
+
+OPTION = {"scripted": "latency_s", "openai": "temperature", "llama-cpp": "n_ctx", "replay": "store"}
+"""An option of each kind of backend that cannot be -1."""
 
 
 @contextmanager
@@ -28,6 +34,11 @@ def config_of(kind: str) -> Iterator[BackendConfig]:
             yield BackendConfig(
                 kind="openai", model="m", base_url=server.base_url, api=api, api_key_env="ONI_TEST_NO_KEY"
             )
+    elif kind == "replay":
+        with tempfile.TemporaryDirectory() as folder:
+            store = Path(folder) / "annotations.sqlite"
+            answer_into(store, HOSTILE)
+            yield BackendConfig(kind="replay", options={"store": str(store)})
     else:
         yield BackendConfig(kind=kind, timeout_s=50.0)
 
@@ -38,6 +49,7 @@ def config_of(kind: str) -> Iterator[BackendConfig]:
         "scripted",
         "openai",
         "openai-completions",
+        "replay",
         pytest.param("llama-cpp", marks=[pytest.mark.slow, pytest.mark.e2e]),
     ],
 )
@@ -93,26 +105,26 @@ def test_backend_can_be_opened_twice_in_turn(config: BackendConfig) -> None:
 
 
 def test_unknown_option_names_the_nearest(config: BackendConfig) -> None:
-    known = {"scripted": "latency_s", "openai": "temperature", "llama-cpp": "n_ctx"}[config.kind]
+    known = OPTION[config.kind]
     wrong = BackendConfig(kind=config.kind, model=config.model, options={known[:-1]: 1})
     with pytest.raises(ConfigError, match=f"did you mean '{known}'"):
         create_backend(wrong)
 
 
 def test_option_out_of_range_is_refused(config: BackendConfig) -> None:
-    name = {"scripted": "latency_s", "openai": "temperature", "llama-cpp": "n_ctx"}[config.kind]
+    name = OPTION[config.kind]
     with pytest.raises(ConfigError, match=f"option '{name}'.*-1"):
         create_backend(BackendConfig(kind=config.kind, model=config.model, options={name: -1}))
 
 
 def test_unknown_backend_names_the_nearest() -> None:
-    with pytest.raises(ConfigError, match="did you mean 'llama-cpp'.*openai, scripted"):
+    with pytest.raises(ConfigError, match="did you mean 'llama-cpp'.*openai, replay, scripted"):
         create_backend(BackendConfig(kind="llamacpp"))
 
 
 def test_listing_says_what_there_is() -> None:
     infos = {info.name: info for info in available_backends()}
-    assert {"llama-cpp", "openai", "scripted"} <= infos.keys()
+    assert {"llama-cpp", "openai", "replay", "scripted"} <= infos.keys()
     assert all(info.available for info in infos.values())
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from llm_annotator import wire
+from llm_annotator import client_worker, wire
 from llm_annotator.client import MAX_BATCHES, AnnotatorClient
 from llm_annotator.config import AnnotatorConfig, BackendConfig, LabelerConfig
 from llm_annotator.errors import ConfigError
@@ -107,6 +107,17 @@ def test_totals_that_cannot_be_stored_are_left_out_and_told_once(
     with StoreReader(shared.store) as reader:
         assert [row.text for row in reader.captions(run_id="bad totals")] == [b"good one"]
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+def test_who_waits_for_labels_does_not_wait_for_a_pause_between_two_polls(
+    shared: ServiceProcess, spec: LabelerSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_worker, "POLL_PAUSE_S", 3600.0)
+    with client_of(shared, spec, "no pause") as client:
+        for number in range(3):
+            client.submit([b"%d of them: %d" % (number, i) for i in range(50)])
+            assert client.drain(20)
+            assert len(client.poll()) == 50, "they are there when the waiting ends"
 
 
 def test_totals_of_long_captions_go_in_parts(shared: ServiceProcess, spec: LabelerSpec) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import pytest
 
+from llm_annotator.backends.replay import NotInStore
 from llm_annotator.backends.scripted import ScriptedBackend, ScriptedOptions
 from llm_annotator.config import EngineConfig, LabelerConfig
 from llm_annotator.engine import UNPARSED_ALARM, Engine
@@ -284,6 +285,23 @@ def test_garbled_answers_are_asked_again_with_growing_pauses_and_then_failed() -
             assert b"a".decode() in record.prompt_suffix
             assert bench.counts.failures == {"BackendAnswerInvalid": 3}
             assert (bench.counts.failed, bench.counts.queued) == (1, 0)
+
+        await run_with(bench, act)
+
+    play(scene)
+
+
+def test_what_will_never_be_answered_fails_at_once_and_holds_nothing_up() -> None:
+    async def scene() -> None:
+        backend = ToldBackend(lambda caption, _: NotInStore("not there") if caption == b"new" else " yes")
+        bench = Bench(backend)
+        bench.offer(b"a", b"new")
+
+        async def act() -> None:
+            assert backend.asked == [b"new", b"a"]
+            assert bench.outcomes() == {b"new": (LabelStatus.FAILED, None), b"a": (LabelStatus.LABELLED, True)}
+            assert bench.counts.queued == 0
+            assert bench.engine.problem == ""
 
         await run_with(bench, act)
 

@@ -6,7 +6,7 @@ import pytest
 
 from llm_annotator.config import LabelerConfig
 from llm_annotator.errors import ConfigError
-from llm_annotator.labeler import LabelerSpec, resolve_labeler
+from llm_annotator.labeler import Example, LabelerSpec, resolve_labeler
 from llm_annotator.promptfiles import names
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -38,7 +38,7 @@ def test_shipped_prompt_is_the_golden_one(prompt: str, goal: str) -> None:
 @pytest.mark.parametrize("prompt", names("prompts"))
 def test_shipped_examples_are_balanced_and_of_another_world(prompt: str) -> None:
     spec = resolve_labeler(LabelerConfig(prompt=prompt))
-    assert [example.answer for example in spec.examples].count("yes") == 4
+    assert [example.answer for example in spec.examples].count(spec.positive) == 4
     assert len(spec.examples) == 8
     words = " ".join(example.caption for example in spec.examples).casefold()
     things = ("key", "door", "ball", "square", "pyramid", "hex", "star", "goal")
@@ -61,6 +61,67 @@ def test_wrong_names_are_answered_with_the_nearest() -> None:
         resolve_labeler(LabelerConfig(prompt="progres"))
     with pytest.raises(ConfigError, match=r"no file 'mine.yaml'.*minigrid"):
         resolve_labeler(LabelerConfig(goal="mine.yaml"))
+
+
+def test_goal_brings_its_prompt_examples_and_threshold(tmp_path: Path) -> None:
+    path = goal_file(tmp_path)
+    spec = resolve_labeler(LabelerConfig(goal=path))
+    assert (spec.positive, spec.negative, spec.threshold) == ("success", "failure", -0.25)
+    assert (spec.goal, spec.example_goal) == ("Win it.", "Win it.")
+    assert spec.examples == (Example("You score.", "success"), Example("You trip.", "failure"))
+
+
+def test_settings_win_over_the_goal(tmp_path: Path) -> None:
+    path = goal_file(tmp_path)
+    assert resolve_labeler(LabelerConfig(goal=path, threshold=0.0)).threshold == 0.0
+    # The examples speak of the goal's game and stay; the threshold was measured with another prompt.
+    spec = resolve_labeler(LabelerConfig(goal=path, prompt="progress"))
+    assert (spec.positive, spec.threshold) == ("yes", 0.0)
+    assert spec.examples == (Example("You score.", "yes"), Example("You trip.", "no"))
+    assert resolve_labeler(LabelerConfig(goal=path, prompt="outcome")).threshold == -0.25
+    assert resolve_labeler(LabelerConfig(goal=path, calibration="content_free")).threshold == 0.0
+
+
+def test_goal_may_name_a_prompt_file_beside_it(tmp_path: Path) -> None:
+    prompt_file(tmp_path, positive="aye", examples="[]")
+    spec = resolve_labeler(LabelerConfig(goal=goal_file(tmp_path, prompt="prompt.yaml")))
+    assert (spec.positive, spec.threshold) == ("aye", -0.25)
+    assert spec.examples[0] == Example("You score.", "aye")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"goal": None}, "missing goal"),
+        (
+            {"examples": "[{caption: a, label: good}]"},
+            "label of example 1 is 'good', neither 'helpful' nor 'unhelpful'",
+        ),
+        ({"examples": "[{caption: a, answer: helpful}]"}, "example 1 must have the keys 'caption' and 'label'"),
+        ({"examples": "yes"}, "'examples' must be a list of caption and label"),
+        ({"threshold": "high"}, "'threshold' must be a number, not 'high'"),
+        ({"threshold": "nan"}, "'threshold' must be a number"),
+        ({"threshold": "[1]"}, "'threshold' must be a number"),
+        ({"prompt": "outcom"}, "no prompt 'outcom': did you mean 'outcome'"),
+        ({"prompt": "none.yaml"}, "there is no file"),
+    ],
+)
+def test_goal_file_with_a_wrong_value_is_refused(tmp_path: Path, changes: dict[str, str | None], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        resolve_labeler(LabelerConfig(goal=goal_file(tmp_path, **changes)))
+
+
+def goal_file(tmp_path: Path, **changes: str | None) -> str:
+    lines = {
+        "goal": "Win it.",
+        "prompt": "outcome",
+        "threshold": "-0.25",
+        "examples": "[{caption: You score., label: helpful}, {caption: You trip., label: unhelpful}]",
+        **changes,
+    }
+    path = tmp_path / "goal.yaml"
+    path.write_text("".join(f"{key}: {value}\n" for key, value in lines.items() if value is not None))
+    return str(path)
 
 
 def prompt_file(tmp_path: Path, **changes: str | None) -> str:

@@ -23,8 +23,8 @@ def config(probe, *, seed=0, network=TINY, reward=None, annotator=None, **ppo):
 def trained(config, updates, *, labels=None):
     """Trains for some updates; `labels` turns new captions into news from an annotator."""
     trainer = Trainer(config)
-    for _ in range(updates):
-        progress = trainer.update()
+    for number in range(updates):
+        progress = trainer.update(last=number == updates - 1)
         if labels is not None and progress.new:
             trainer.take_labels(labels(progress.new))
     trainer.flush()

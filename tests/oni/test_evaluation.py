@@ -38,7 +38,7 @@ def test_mean_interval_by_hand():
 @pytest.mark.slow
 def test_every_game_plays_the_same_number_of_episodes():
     trainer = Trainer(config("memory"))
-    games = VectorEnv(trainer.env.env, 4)
+    games = VectorEnv(trainer.actors.env.env, 4)
     params = trainer.state.learner.params
     episodes = play(games, trainer.network, params, num_episodes=10, seed=1)
     assert len(episodes.success) == 12
@@ -68,7 +68,7 @@ class Drawn:
 @pytest.mark.slow
 def test_a_recording_shows_every_step_and_the_last_caption():
     trainer = Trainer(config("last-caption"))
-    one = VectorEnv(Drawn(trainer.env.env), 1)
+    one = VectorEnv(Drawn(trainer.actors.env.env), 1)
     first, second = record(one, trainer.network, trainer.state.learner.params, num_episodes=2, seed=0)
     assert [int(frame.picture[0, 0, 0]) for frame in first] == [0, 1, 2]
     assert [frame.caption == "" for frame in second] == [True, True, False]

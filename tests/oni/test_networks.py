@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import envs
+from envs.spec import EnvSpec, ObsSpec
 from oni.config import NetworkConfig
+from oni.errors import ConfigError
 from oni.networks import act, init_params, make_network, unroll
 
 
@@ -72,3 +74,36 @@ def test_cells_of_a_grid_are_told_apart_by_every_channel():
     obs[2, 3, 3, 1] = 7  # another colour
     _, logits, _ = act(network, params, (), jnp.asarray(obs), jnp.zeros(3, bool))
     assert len(np.unique(np.asarray(logits).round(6), axis=0)) == 3
+
+
+NETHACK_OBS = {
+    "crop": ObsSpec((9, 9, 2), np.dtype(np.uint8), (256, 16)),
+    "map": ObsSpec((21, 79, 2), np.dtype(np.uint8), (256, 16)),
+    "message": ObsSpec((256, 1), np.dtype(np.uint8), (256,)),
+    "status": ObsSpec((5,), np.dtype(np.float32)),
+}
+
+
+def spec_of(obs):
+    return EnvSpec(id="some:game", obs=obs, action_names=("left", "right"), max_episode_steps=10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("encoder", ["small", "large"])
+def test_every_named_observation_matters(encoder):
+    spec = spec_of(NETHACK_OBS)
+    network = make_network(NetworkConfig(encoder=encoder, hidden_size=16, core="none"), spec)
+    params = init_params(network, spec, jax.random.key(0))
+    obs = {name: np.zeros((1, *one.shape), one.dtype) for name, one in NETHACK_OBS.items()}
+    _, before, _ = act(network, params, (), obs, np.zeros(1, bool))
+    for name, leaf in obs.items():
+        changed = obs | {name: np.ones_like(leaf)}
+        _, after, _ = act(network, params, (), changed, np.zeros(1, bool))
+        assert not np.array_equal(before, after), name
+
+
+def test_the_large_encoder_needs_a_map():
+    crop_only = spec_of({name: NETHACK_OBS[name] for name in ("crop", "status")})
+    for spec in (crop_only, spec_of(ObsSpec((3,), np.dtype(np.float32)))):
+        with pytest.raises(ConfigError, match="observation full"):
+            make_network(NetworkConfig(encoder="large"), spec)

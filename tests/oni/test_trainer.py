@@ -95,7 +95,7 @@ def test_the_update_is_compiled_once():
         progress = trainer.update()
         trainer.take_labels(judge(progress.new))
     assert trainer._learn._cache_size() == 1
-    assert trainer._collect._cache_size() == 1
+    assert trainer.actors._collect._cache_size() == 1
     assert trainer._mix._cache_size() == 1
 
 

@@ -1,0 +1,1 @@
+"""Games outside JAX, in worker processes."""

@@ -1,0 +1,64 @@
+"""Looking up what models answered before, for the backend `replay`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from llm_annotator.store.connection import open_for_reading, store_errors
+
+MODELS = """SELECT DISTINCT b.model FROM labelers b
+    WHERE EXISTS (SELECT 1 FROM annotations a WHERE a.labeler_id = b.id AND a.answer IS NOT NULL) ORDER BY b.model"""
+
+# CROSS JOIN keeps SQLite to this order, in which every step is a look-up: one caption has a handful of annotations.
+ANSWERS = """SELECT p.text, a.prompt_suffix, a.answer, a.logprobs, a.model, a.tokens_in, a.tokens_out
+    FROM captions c
+    CROSS JOIN annotations a ON a.caption_id = c.id
+    CROSS JOIN labelers b ON b.id = a.labeler_id
+    CROSS JOIN prompt_prefixes p ON p.id = a.prompt_prefix_id
+    WHERE c.text = ? AND b.model = ? AND a.answer IS NOT NULL
+    ORDER BY a.status = 'labelled' DESC, a.id DESC"""
+
+
+class StoredAnswer(NamedTuple):
+    """One question and its raw answer; the fields are those of `AnnotationRecord`."""
+
+    prompt_prefix: str
+    prompt_suffix: str
+    answer: str
+    logprobs: Mapping[str, float] | None
+    model: str
+    tokens_in: int | None
+    tokens_out: int | None
+
+
+class AnswerReader:
+    """The answers in a store, open for reading; a service may be writing to it. For one thread.
+
+    Opening and every method raise `StoreError`, whose message says what to do (no such file, damaged, newer schema).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._connection = open_for_reading(path)
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._connection.close()
+
+    def models(self) -> list[str]:
+        """Returns the models, as labelers name them, that ever answered; sorted."""
+        with store_errors(self.path):
+            return [row[0] for row in self._connection.execute(MODELS).fetchall()]
+
+    def answers(self, caption: bytes, model: str) -> list[StoredAnswer]:
+        """Returns the model's answers about one caption: those with a label first, and of each kind the newest first.
+
+        Failed requests have no answer, and a person's override is none either.
+        """
+        with store_errors(self.path):
+            rows = self._connection.execute(ANSWERS, (caption, model)).fetchall()
+        return [
+            StoredAnswer(prefix, suffix, answer, None if logprobs is None else json.loads(logprobs), *rest)
+            for prefix, suffix, answer, logprobs, *rest in rows
+        ]

@@ -1,0 +1,206 @@
+"""Actors whose games run in worker processes, in groups: one group steps while the policy acts for another."""
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+import envs
+from envs.errors import EnvError
+from envs.host.pool import GamePool
+from envs.host.types import HostEnv, HostTimeStep
+from oni.actors.buffers import Choice, GroupState, RolloutBuffers, actor_state, named_obs, stack_obs
+from oni.actors.episodes import play_host
+from oni.captions import EMPTY_ID, CaptionTable
+from oni.config import EnvConfig
+from oni.errors import CheckpointError, OniError
+from oni.evaluation import Choose, Episodes
+from oni.networks import ActorCritic, Params, act
+from oni.ppo.loss import categorical_log_prob
+from oni.types import ActorState, CoreState, Rollout
+
+
+class SebulbaActors:
+    """Games in worker processes, which start with the first rollout or with a restored snapshot.
+
+    The same seed and parameters give the same rollout, bit by bit: each draw comes from the key, the step and the
+    group, and the order in which workers finish does not matter.
+    """
+
+    def __init__(self, env: HostEnv, network: ActorCritic, config: EnvConfig, *, num_steps: int, seed: int) -> None:
+        self.env = env
+        self._network = network
+        self._config = config
+        self._num_steps = num_steps
+        self._seed = seed
+        self._stack = ExitStack()
+        self._pool: GamePool | None = None
+        self._choose = jax.jit(self._choose_once)
+        size = config.num_envs // config.num_groups
+        self._rows = [slice(i * size, (i + 1) * size) for i in range(config.num_groups)]
+
+    def _choose_once(
+        self, params: Params, core_state: CoreState, obs: dict[str, Array], reset: Array, key: Array, at: Array
+    ) -> Choice:
+        core_state, logits, value = act(self._network, params, core_state, obs, reset)
+        action = jax.random.categorical(jax.random.fold_in(jax.random.fold_in(key, at[0]), at[1]), logits)
+        return Choice(core_state, action, categorical_log_prob(logits, action), value)
+
+    def start(self, key: Array) -> ActorState:
+        """Returns a state in which every game is about to begin; the first rollout begins them."""
+        num_envs = self._config.num_envs
+        return ActorState(
+            env_state=(),
+            obs={n: np.zeros((num_envs, *obs.shape), obs.dtype) for n, obs in named_obs(self.env.spec).items()},
+            core_state=self._network.initial_state(num_envs),
+            reset=np.ones(num_envs, bool),  # pyright: ignore[reportArgumentType]
+            episode_return=np.zeros(num_envs, np.float32),  # pyright: ignore[reportArgumentType]
+            episode_length=np.zeros(num_envs, np.int32),  # pyright: ignore[reportArgumentType]
+        )
+
+    def _open(self) -> GamePool:
+        config = self._config
+        return self._stack.enter_context(
+            GamePool(
+                self.env,
+                config.num_envs,
+                seed=self._seed,
+                num_groups=config.num_groups,
+                num_workers=config.num_workers,
+                step_timeout_s=config.step_timeout_s,
+            )
+        )
+
+    def _begun(self, state: ActorState) -> tuple[GamePool, ActorState]:
+        if self._pool is not None:
+            return self._pool, state
+        self._pool = self._open()
+        first = [group.reset().obs for group in self._pool.groups]
+        return self._pool, state._replace(obs=stack_obs(first))
+
+    def collect(self, params: Params, state: ActorState, key: Array) -> tuple[ActorState, Rollout, list[list[bytes]]]:
+        """Plays T steps in every game; what was said are the captions `[T][B]`.
+
+        Raises:
+            OniError: the games cannot be played at all.
+        """
+        try:
+            return self._collect(params, state, key)
+        except EnvError as error:
+            raise OniError(str(error)) from error
+
+    def _collect(self, params: Params, state: ActorState, key: Array) -> tuple[ActorState, Rollout, list[list[bytes]]]:
+        pool, state = self._begun(state)
+        buffers = RolloutBuffers(self.env.spec, self._num_steps, self._config.num_envs)
+        groups = [GroupState(env, rows, state) for env, rows in zip(pool.groups, self._rows, strict=True)]
+        for t in range(self._num_steps + 1):
+            for number, group in enumerate(groups):
+                if t > 0:
+                    step = group.env.recv()
+                    group.write_step(buffers, t - 1, step, self._bootstrap(params, group, step, key))
+                choice = self._choose(
+                    params, group.core_state, group.obs, group.reset, key, np.array([t, number], np.int32)
+                )
+                if t < self._num_steps:
+                    group.write_obs(buffers, t)
+                    action = np.asarray(choice.action)
+                    group.env.send(action)
+                    group.write_action(buffers, t, choice, action)
+                else:
+                    buffers.last_value[group.rows] = choice.value
+        return actor_state(groups), buffers.rollout(state.core_state), buffers.captions
+
+    def _bootstrap(self, params: Params, group: GroupState, step: HostTimeStep, key: Array) -> Any:
+        """Values of the true last observation where an episode was cut off, else 0."""
+        if not step.truncated.any():
+            return 0.0
+        no_reset = np.zeros_like(group.reset)
+        choice = self._choose(params, group.core_state, step.final_obs, no_reset, key, np.zeros(2, np.int32))
+        return np.where(step.truncated, choice.value, 0.0)
+
+    def caption_ids(self, said: Sequence[Sequence[bytes]], captions: CaptionTable) -> tuple[Array, list[bytes]]:
+        """Interns the captions of a rollout."""
+        known = len(captions)
+        ids = [[captions.intern(text.strip()) if text else EMPTY_ID for text in row] for row in said]
+        return jnp.asarray(np.array(ids, np.int32)), captions.texts[known:]
+
+    def play(self, params: Params, *, num_episodes: int, seed: int, choose: Choose) -> Episodes:
+        """Plays episodes, many at once.
+
+        Raises:
+            OniError: the games cannot be played.
+        """
+        try:
+            return play_host(self.env, self._network, params, num_episodes=num_episodes, seed=seed, choose=choose)
+        except EnvError as error:
+            raise OniError(str(error)) from error
+
+    def record(self, params: Params, folder: Path, *, num_episodes: int, seed: int, choose: Choose) -> list[str]:
+        """Lets the game itself write a recording of each episode.
+
+        Raises:
+            OniError: these games cannot be recorded.
+        """
+        env_id = self._config.id
+        try:
+            recorded = envs.make(env_id, **self._config.options, record_dir=str(folder))
+        except EnvError as error:
+            raise OniError(f"{env_id} cannot be recorded: leave --record out ({error})") from error
+        before = set(folder.rglob("*"))
+        assert isinstance(recorded, HostEnv)
+        play_host(recorded, self._network, params, num_episodes=num_episodes, seed=seed, choose=choose, max_games=1)
+        files = sorted({path for path in folder.rglob("*") if path.is_file()} - before, key=lambda p: p.stat().st_mtime)
+        for unfinished in files[num_episodes:]:  # the episode that began after the last one
+            unfinished.unlink()
+        return [str(path) for path in files[:num_episodes]]
+
+    def figures(self) -> dict[str, float | int]:
+        """Returns how many workers died and were replaced."""
+        return {"env/workers_replaced": 0 if self._pool is None else self._pool.deaths}
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns the seeds and actions that bring the running episodes back."""
+        return {} if self._pool is None else self._pool.snapshot()
+
+    def restore(self, state: ActorState, snapshot: dict[str, Any]) -> ActorState:
+        """Replays the running episodes, or starts new ones if `env.resume_games` is off.
+
+        Raises:
+            CheckpointError: the replay came to another place.
+        """
+        if not snapshot:
+            return state
+        try:
+            return self._restored(state, snapshot)
+        except EnvError as error:
+            self.close()
+            raise CheckpointError(str(error)) from error
+
+    def _restored(self, state: ActorState, snapshot: dict[str, Any]) -> ActorState:
+        self._pool = self._open()
+        steps = self._pool.restore(snapshot, replay=self._config.resume_games)
+        obs = stack_obs([step.obs for step in steps])
+        new = np.concatenate([step.truncated for step in steps])
+        for name, leaf in obs.items():
+            differs = (leaf != np.asarray(state.obs[name])).reshape(len(new), -1).any(axis=1) & ~new
+            if differs.any():
+                raise EnvError(
+                    f"game {differs.argmax()} could not be brought back to where it was ({name} differs), as happens "
+                    "with another version of the game: start new episodes with --env.resume-games False"
+                )
+        return state._replace(
+            obs=obs,
+            reset=np.asarray(state.reset) | new,  # pyright: ignore[reportArgumentType]
+            episode_return=np.where(new, 0.0, state.episode_return).astype(np.float32),
+            episode_length=np.where(new, 0, state.episode_length).astype(np.int32),
+        )
+
+    def close(self) -> None:
+        """Ends the worker processes."""
+        self._stack.close()
+        self._pool = None
