@@ -75,8 +75,9 @@ class AnnotatorClient:
         self.close()
 
     def submit(self, captions: Sequence[bytes]) -> None:
-        """Asks for the labels of captions, the last one first. Known ones, and the empty caption, cost nothing.
+        """Asks for the labels of captions, the last one first, before all that was submitted until now.
 
+        Known ones, and the empty caption, cost nothing. One that still waits for its answer comes to the front.
         A caption that was answered without a label may be submitted again and again: it is asked once in a while.
         """
         if captions:

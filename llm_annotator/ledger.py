@@ -42,7 +42,7 @@ class Ledger:
         """Captions that were not kept: too long, refused by the service, or too many."""
         self._given_up: set[bytes] = set()
         self._pending: dict[bytes, None] = {}  # without an answer, newest last
-        self._fresh: dict[bytes, None] = {}  # those of them that were never offered
+        self._fresh: dict[bytes, None] = {}  # those of them that were never offered, or are wanted before all others
         self._backlog: dict[bytes, None] = {}  # those of them that are to be offered again
         self._backlog_is_stale = False  # all that were offered belong into it; put there when they are needed
         self._answers: dict[bytes, tuple[LabelUpdate, float]] = {}
@@ -55,7 +55,7 @@ class Ledger:
 
     @property
     def has_fresh(self) -> bool:
-        """True if captions wait to be offered for the first time."""
+        """True if captions wait to be offered on top."""
         return bool(self._fresh)
 
     @property
@@ -68,8 +68,15 @@ class Ledger:
         return self._tally[status]
 
     def want(self, caption: bytes, now_s: float) -> None:
-        """Notes that a label is wanted. Empty captions, and those asked for or labelled already, change nothing."""
-        if not caption or caption in self._pending or caption in self._given_up:
+        """Notes that a label is wanted, before those of all captions so far, even if it was wanted already.
+
+        Empty captions, and those labelled already, change nothing.
+        """
+        if not caption or caption in self._given_up:
+            return
+        if caption in self._pending:
+            self._forget(caption)
+            self._pending[caption] = self._fresh[caption] = None
             return
         if len(caption) > MAX_CAPTION_BYTES:
             self.give_up([caption], f"longer than {MAX_CAPTION_BYTES} bytes")

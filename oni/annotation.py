@@ -33,8 +33,13 @@ from oni.errors import ConfigError, OniError
 from oni.rundir import RunDir
 
 OFFER_AGAIN_S = 20.0
-"""Seconds between two offers of the captions that still have no label: an answer may have failed, or a queue have
-been full."""
+"""Seconds between two offers of the captions whose answer was no label."""
+
+HURRIED = 32
+"""Captions that are asked about before all others while more than that wait."""
+
+HURRY_EVERY_S = 0.25
+"""Seconds between two choices of them: a slow LLM answers few captions until others are wanted more."""
 
 RECORD_EVERY_S = 5.0
 """Seconds between two reports of what captions occurred and earned."""
@@ -84,7 +89,7 @@ class AnnotationSession:
         self._awaits_answers = False
         self._stalled = False
         now = time.monotonic()
-        self._offered_at, self._recorded_at = now, now
+        self._offered_at, self._recorded_at, self._hurried_at = now, now, now
 
     @property
     def labeler(self) -> str:
@@ -200,7 +205,7 @@ class AnnotationSession:
         return self._service is not None and bool(self._service.health.given_up)
 
     def tend(self, captions: CaptionTable, seen: Iterable[int]) -> None:
-        """Does what is due now and then: offers unlabelled captions again, reports totals.
+        """Does what is due now and then: brings the most wanted captions to the front, reports totals.
 
         Args:
             seen: ids that came up since the last call.
@@ -209,9 +214,11 @@ class AnnotationSession:
         now = time.monotonic()
         if now - self._offered_at > OFFER_AGAIN_S:
             self._offered_at = now
-            limit = self._config.annotator.engine.max_queue
-            # newest last: the annotator asks about the last one first
-            self.submit([captions.texts[i] for i in reversed(captions.unlabelled()[:limit])])
+            self.submit([captions.texts[i] for i in np.flatnonzero(captions.failed & ~captions.known)])
+        if now - self._hurried_at > HURRY_EVERY_S and self.health.queued > HURRIED:
+            self._hurried_at = now
+            # the most wanted last: the annotator asks about the last one first
+            self.submit([captions.texts[i] for i in reversed(captions.wanted(HURRIED))])
         if now - self._recorded_at > RECORD_EVERY_S:
             self._recorded_at = now
             self._record(captions)

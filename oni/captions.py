@@ -24,6 +24,9 @@ _MIN_CAPACITY = 1024
 _NEIGHBOURS = 4
 """Entries with the same first hash that a look-up can tell apart."""
 
+_RECENT_DECAY = 0.99
+"""What an episode counts for after each later rollout, in `CaptionTable.recent`."""
+
 _HASH_SEED = 20_241_022
 
 
@@ -96,7 +99,7 @@ class CaptionTable:
 
     helpful: label, -1 where there is none. p_helpful: probability that goes with it, NaN where there is none.
     failed: whether the last answer about it was no label. count, episode_count, reward_sum, first_step, last_step:
-    totals of this run.
+    totals of this run. recent: episodes that it came up in, where those of long ago count less.
     """
 
     def __init__(self, event_size: int) -> None:
@@ -125,6 +128,7 @@ class CaptionTable:
         self.reward_sum = np.zeros(capacity, np.float64)
         self.first_step = np.full(capacity, -1, np.int64)
         self.last_step = np.full(capacity, -1, np.int64)
+        self.recent = np.zeros(capacity, np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
         names = "helpful p_helpful failed count episode_count reward_sum first_step last_step".split()  # noqa: SIM905
@@ -133,7 +137,7 @@ class CaptionTable:
     def _grow(self, size: int) -> None:
         if size <= self.capacity:
             return
-        old = self._arrays()
+        old = self._arrays() | {"recent": self.recent}
         self._allocate(_capacity_for(size))
         for name, array in old.items():
             getattr(self, name)[: len(array)] = array
@@ -203,11 +207,25 @@ class CaptionTable:
         """Whether each id has a label, `bool[capacity]`."""
         return self.helpful >= 0
 
-    def unlabelled(self) -> list[int]:
-        """Lists the captions that have no label yet, those seen last first."""
-        ids = np.flatnonzero(~self.known[: len(self)])
-        ids = ids[ids != EMPTY_ID]
-        return ids[np.argsort(-self.last_step[ids], kind="stable")].tolist()
+    def unanswered(self) -> np.ndarray:
+        """Returns the ids that have no label yet, the newest caption last; not those whose last answer was no label."""
+        ids = np.flatnonzero(~self.known[: len(self)] & ~self.failed[: len(self)])
+        return ids[ids != EMPTY_ID]
+
+    def wanted(self, limit: int) -> list[int]:
+        """Lists the captions whose labels would be worth most, the most wanted first.
+
+        Three of four are those that came up in most episodes lately: in an episode, a caption earns most when it comes
+        up first. Every fourth is one of the newest: a policy that gets somewhere new says so by a caption that it had
+        never met.
+        """
+        ids = self.unanswered()
+        newest = ids[::-1][: limit // 4]
+        others = ids[: len(ids) - len(newest)][::-1]  # of equals the newer one comes first
+        frequent = others[np.argsort(-self.recent[others], kind="stable")][: limit - len(newest)]
+        new, rest = iter(newest.tolist()), iter(frequent.tolist())
+        ordered = [i for turn in range(limit) if (i := next(new if turn % 4 == 3 else rest, None)) is not None]
+        return [*ordered, *rest, *new]
 
     def add(self, stats: CaptionStats, *, env_step: int) -> np.ndarray:
         """Adds what one rollout did, which ended at `env_step`; returns the ids that came up in it."""
@@ -217,6 +235,8 @@ class CaptionTable:
         seen = seen[seen != EMPTY_ID]
         self.count[:size] += count
         self.episode_count[:size] += np.asarray(stats.num_episodes)
+        self.recent *= _RECENT_DECAY
+        self.recent[:size] += np.asarray(stats.num_episodes)
         self.reward_sum[:size] += np.asarray(stats.reward_sum, np.float64)
         self.first_step[seen] = np.where(self.first_step[seen] < 0, env_step, self.first_step[seen])
         self.last_step[seen] = env_step
@@ -245,6 +265,7 @@ class CaptionTable:
         for name, array in table._arrays().items():
             values = [np.nan if value is None else value for value in state[name]]
             array[: len(values)] = values
+        table.recent[:] = table.episode_count
         table.index = table._build_index()
         return table
 

@@ -23,13 +23,13 @@ def want(ledger: Ledger, *captions: bytes, now_s: float = 0.0) -> None:
         ledger.want(caption, now_s)
 
 
-def test_each_caption_is_offered_once_and_the_empty_one_never() -> None:
+def test_what_is_wanted_again_comes_to_the_front_and_the_empty_caption_never() -> None:
     ledger = Ledger()
     want(ledger, b"a", b"", b"b", b"a")
-    assert ledger.next_fresh() == [b"a", b"b"]
+    assert ledger.next_fresh() == [b"b", b"a"]
     ledger.offered([b"a", b"b"])
-    want(ledger, b"a", b"c")
-    assert ledger.next_fresh() == [b"c"]
+    want(ledger, b"c", b"a")
+    assert ledger.next_fresh() == [b"c", b"a"]
     assert ledger.pending == 3
 
 

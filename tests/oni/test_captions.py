@@ -136,3 +136,35 @@ def test_any_bytes_survive_a_checkpoint(text):
     assert again.helpful[i] == 1
     assert again.p_helpful[i] == table.p_helpful[i]
     assert np.isnan(again.p_helpful[EMPTY_ID])
+
+
+def stats_of(table, episodes):
+    """Statistics of a rollout in which captions came up in so many episodes each."""
+    count = np.zeros(table.capacity, np.int32)
+    for caption_id, number in episodes.items():
+        count[caption_id] = number
+    return CaptionStats(num_steps=count, num_episodes=count, reward_sum=np.zeros(table.capacity))
+
+
+def test_the_most_wanted_are_the_frequent_and_every_fourth_a_new_one():
+    table = CaptionTable(0)
+    ids = [table.intern(b"caption %d" % i) for i in range(12)]  # 1 to 12
+    table.add(stats_of(table, {1: 9, 2: 7, 3: 8, 4: 6, 5: 5, 6: 5}), env_step=10)
+    table.set_labels([label(b"caption 0", True)])
+    table.set_labels([label(b"caption 11", None, status=LabelStatus.FAILED)])
+    assert table.wanted(8) == [3, 2, 4, 11, 6, 5, 9, 10]  # 9: the newest of those that did not come up
+    assert set(table.wanted(100)) == set(ids) - {1, 12}
+    assert table.wanted(0) == []
+
+
+def test_what_came_up_long_ago_is_wanted_less():
+    table = CaptionTable(0)
+    for i in range(8):
+        table.intern(b"caption %d" % i)
+    table.add(stats_of(table, {1: 3}), env_step=1)
+    for step in range(2, 140):
+        table.add(stats_of(table, {}), env_step=step)
+    table.add(stats_of(table, {2: 1}), env_step=140)
+    assert table.wanted(4)[:2] == [2, 1]  # 3 * 0.99^139 = 0.74
+    restored = CaptionTable.from_state_dict(table.state_dict())
+    assert restored.wanted(4)[:2] == [1, 2]  # a resumed run begins with what it counted in all
