@@ -96,7 +96,7 @@ def test_no_answer_is_not_a_label():
     assert changed == [b]
     assert table.helpful[[EMPTY_ID, a, b]].tolist() == [-1, -1, 1]
     assert table.failed[[a, b]].tolist() == [True, True]
-    assert table.unlabelled() == [a]
+    assert table.unanswered().tolist() == []
 
 
 def test_a_person_overrules():
