@@ -7,7 +7,9 @@ import pytest
 from nethack_play import INDEX, Player, random_play
 
 from envs.nethack.actions import PRAY, TASK_ACTIONS
+from envs.nethack.adapter import make, names
 from envs.nethack.tasks import TASKS, Eat, Oracle, Scout, Views
+from envs.testing import check_env
 
 TO_DEPTH_2, TO_DEPTH_3 = "jbhjjjjjjjbhbb>", "nnjllkkkkkulllllln>"  # of seed 260
 
@@ -205,3 +207,10 @@ def test_only_goals_succeed(task):
     assert any(step.reward for step, _ in history) == (
         task not in ("oracle", "staircase", "staircase-3", "staircase-4")
     )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", names())
+def test_every_task_keeps_the_contract(task):
+    env = make(task, actions="extended", observation="full", max_episode_steps=120)
+    assert check_env(env, num_envs=4, num_steps=150) > 20
