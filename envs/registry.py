@@ -10,8 +10,9 @@ import importlib.util
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from envs.errors import EnvError, EnvUnavailable, UnknownEnv
+from envs.errors import EnvUnavailable, UnknownEnv
 from envs.host.types import HostEnv
+from envs.options import check_options
 from envs.types import JaxEnv
 
 
@@ -19,18 +20,23 @@ class Family(NamedTuple):
     """A library of environments behind one adapter, imported when first used.
 
     module: has `make(name, **options) -> JaxEnv | HostEnv` and `names() -> list[str]`.
-    requires: package that must be installed, None for those written here.
+    requires: package that must be installed, None for those written here. install: what pip is asked for it, where
+        that is not the package itself.
     """
 
     module: str
     requires: str | None
     summary: str
+    install: str = ""
 
 
 FAMILIES: Mapping[str, Family] = {
     "xminigrid": Family("envs.minigrid.adapter", "xminigrid", "MiniGrid tasks of XLand-MiniGrid, jitted, captioned"),
     "nethack": Family(
-        "envs.nethack.adapter", "nle", "tasks of the NetHack Learning Environment, on the host, captioned"
+        "envs.nethack.adapter",
+        "nle",
+        "tasks of the NetHack Learning Environment, on the host, captioned",
+        install="'oni-jax[nethack]'",
     ),
     "probe": Family("envs.probes", None, "tiny environments that each isolate one fault of a learner"),
     "hostprobe": Family("envs.host.probes", None, "some of these probes as games in worker processes"),
@@ -42,7 +48,7 @@ def _load(family: str) -> Any:
     if entry.requires is not None and importlib.util.find_spec(entry.requires) is None:
         raise EnvUnavailable(
             f"environments {family}:... need the package {entry.requires!r}, which is not installed "
-            f"(pip install {entry.requires})"
+            f"(pip install {entry.install or entry.requires})"
         )
     return importlib.import_module(entry.module)
 
@@ -88,18 +94,13 @@ def make(env_id: str, **options: Any) -> JaxEnv[Any] | HostEnv:
         raise UnknownEnv(f"{env_id!r} names no family: write family:name{', for example ' + hint[0] if hint else ''}")
     if family not in FAMILIES:
         factory = _custom_factory(family, name, env_id)
-        call: Callable[[], JaxEnv[Any] | HostEnv] = lambda: factory(**options)  # noqa: E731
-    else:
-        module = _load(family)
-        names = module.names()
-        if name not in names:
-            near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-            hint = f"; did you mean {' or '.join(f'{family}:{n}' for n in near)}?" if near else ""
-            raise UnknownEnv(f"no environment {env_id!r}{hint} List them with: oni envs")
-        call = lambda: module.make(name, **options)  # noqa: E731
-    try:
-        return call()
-    except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
-            raise
-        raise EnvError(f"env.options of {env_id!r}: {error}") from error
+        check_options(factory, options, env_id)
+        return factory(**options)
+    module = _load(family)
+    names = module.names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(f'{family}:{n}' for n in near)}?" if near else ""
+        raise UnknownEnv(f"no environment {env_id!r}{hint} List them with: oni envs")
+    check_options(module.make, options, env_id)
+    return module.make(name, **options)

@@ -33,7 +33,7 @@ from oni.errors import ConfigError, OniError
 from oni.rundir import RunDir
 
 OFFER_AGAIN_S = 20.0
-"""Seconds between two offers of the captions whose answer was no label."""
+"""Seconds between two offers of the captions whose answer was no label, or that fell out of a full queue."""
 
 HURRIED = 32
 """Captions that are asked about before all others while more than that wait."""
@@ -214,7 +214,10 @@ class AnnotationSession:
         now = time.monotonic()
         if now - self._offered_at > OFFER_AGAIN_S:
             self._offered_at = now
-            self.submit([captions.texts[i] for i in np.flatnonzero(captions.failed & ~captions.known)])
+            again = captions.failed & ~captions.known
+            if self.health.queued <= HURRIED:  # what fell out of a full queue comes back when there is room
+                again[captions.unanswered()] = True
+            self.submit([captions.texts[i] for i in np.flatnonzero(again)])
         if now - self._hurried_at > HURRY_EVERY_S and self.health.queued > HURRIED:
             self._hurried_at = now
             # the most wanted last: the annotator asks about the last one first

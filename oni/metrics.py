@@ -47,7 +47,10 @@ METRICS: Mapping[str, str] = {
     "loss/clip_fraction": "share of ratios beyond the clipping distance",
     "loss/grad_norm": "global norm of the gradient before clipping",
 }
-"""Every figure of metrics.jsonl."""
+"""Every figure of metrics.jsonl, but for the episode/... that an environment of your own names."""
+
+EPISODE_STAT = "episode/"
+"""Begins the names of figures of an episode."""
 
 
 class EpisodeTotals(NamedTuple):
@@ -85,7 +88,7 @@ class EpisodeWindow:
             "return/extrinsic": sum(t.extrinsic_return for t in self._totals) / episodes,
             "episode/length": sum(t.length for t in self._totals) / episodes,
             **{
-                f"episode/{name}": sum(t.stats[name] for t in self._totals) / episodes
+                f"{EPISODE_STAT}{name}": sum(t.stats[name] for t in self._totals) / episodes
                 for name in self._totals[-1].stats
             },
         }
@@ -143,7 +146,7 @@ class MetricsWriter:
 
         A full disk is logged once, and the lines that do not fit are left out.
         """
-        if unknown := metrics.keys() - METRICS.keys():
+        if unknown := {name for name in metrics.keys() - METRICS.keys() if not name.startswith(EPISODE_STAT)}:
             raise KeyError(f"metrics without a meaning in METRICS: {sorted(unknown)}")
         clean = {k: v if v is None or math.isfinite(v) else None for k, v in metrics.items()}
         try:

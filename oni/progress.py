@@ -11,6 +11,8 @@ from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 
+from oni.metrics import EPISODE_STAT
+
 PLAIN_EVERY_S = 5.0
 """Seconds between two plain lines."""
 
@@ -48,11 +50,10 @@ def number(value: float | int | None, digits: int = 3) -> str:
 
 def episode_stats(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Returns the figures of an episode that only some environments have, formatted, by name."""
-    prefix = "episode/"
     return {
-        name.removeprefix(prefix).replace("_", " "): number(value, 2)
+        name.removeprefix(EPISODE_STAT).replace("_", " "): number(value, 2)
         for name, value in metrics.items()
-        if name.startswith(prefix) and name != "episode/length"
+        if name.startswith(EPISODE_STAT) and name != "episode/length"
     }
 
 

@@ -66,6 +66,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
             episode_length=episode_length,
             success=timestep.info["success"],
             stats={},
+            lost=jnp.zeros_like(timestep.truncated),
             initial_core_state=(),
             last_value=jnp.zeros(()),
         )

@@ -154,6 +154,8 @@ class _Loop:
         """Ends what is under way and takes in its figures, so that all state belongs to the same moment."""
         if self._trainer.is_ahead:
             self._update(last=True)
+            if self._trainer.updates_done % self._config.log.every_updates == 0:
+                self._log()
         progress = self._trainer.flush()
         if self._session is not None:
             self._session.tend(self._trainer.captions, progress.seen)

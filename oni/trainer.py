@@ -54,8 +54,8 @@ class Progress(NamedTuple):
 
 
 def episode_totals(rollout: Rollout) -> EpisodeTotals:
-    """Sums over the episodes that ended in a rollout."""
-    ended: Bool[Array, "T B"] = rollout.terminated | rollout.truncated
+    """Sums over the episodes that ended in a rollout, but for those that a fault cut off."""
+    ended: Bool[Array, "T B"] = (rollout.terminated | rollout.truncated) & ~rollout.lost
 
     def total(values: Array) -> Any:
         return jnp.where(ended, values, 0).sum()
@@ -76,8 +76,9 @@ class Trainer:
     `fold_in(seed, k)`, so a resumed run draws what the run never stopped would have drawn.
 
     With `ppo.overlap` the rollout of update k + 1 is played while the learner works on update k, by the policy from
-    before update k: always exactly one update behind, so the same seed still gives the same run. The ratios of PPO are
-    taken to the policy that played, and their clipping bounds what the lag can do.
+    before update k, exactly one update behind. The same seed still gives the same run, but for checkpoints on the way:
+    before one, the rollout under way is learned from, and the next is played without lag. The ratios of PPO are taken
+    to the policy that played, and their clipping bounds what the lag can do.
     """
 
     def __init__(self, config: TrainConfig) -> None:

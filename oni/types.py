@@ -31,6 +31,7 @@ class Rollout(NamedTuple):
     bootstrap_value: value of the true last observation where `truncated`, else 0.
     episode_return, episode_length, success: of the episode that ended at t; elsewhere of the one that goes on.
     stats: `episode_stats` of the environment, 0 where no episode ended.
+    lost: whether the episode was cut off by a fault, so that how it would have ended is not known.
     initial_core_state: memory before the first step. last_value: value of the observation after the last step.
     """
 
@@ -47,5 +48,6 @@ class Rollout(NamedTuple):
     episode_length: Int[Array, "T B"]
     success: Bool[Array, "T B"]
     stats: Mapping[str, Float[Array, "T B"]]
+    lost: Bool[Array, "T B"]
     initial_core_state: CoreState
     last_value: Float[Array, " B"]

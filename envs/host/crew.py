@@ -42,6 +42,7 @@ class Crew:
         # are others than those that the actions were chosen for.
         self._pending: list[list[int]] = [[] for _ in range(num_groups)]
         self._skip: list[set[int]] = [set() for _ in range(num_groups)]
+        self._under_way = [False] * num_groups  # whether each group is between `begin_step` and the end of it
 
     @property
     def pids(self) -> list[int]:
@@ -76,6 +77,7 @@ class Crew:
     def begin_step(self, group: int) -> None:
         """Asks for a step of a group and returns at once."""
         skip = self._skip[group]
+        self._under_way[group] = True
         for index, worker in enumerate(self._workers):
             if index not in skip:
                 worker.send(self._requests[group])
@@ -98,6 +100,7 @@ class Crew:
             else:
                 self._failures[index] = 0
                 pending.pop()
+        self._under_way[group] = False
 
     def start(self, group: int, episodes: Sequence[Episode]) -> None:
         """Starts episodes of a group; a worker that dies of one is replaced.
@@ -169,7 +172,7 @@ class Crew:
         for group, (first, last) in enumerate(self._workers[index].rows):
             if index in self._pending[group]:
                 self._pending[group].remove(index)
-            else:
+            elif not self._under_way[group]:  # else the step under way was lost with an earlier one, or with this one
                 self._skip[group].add(index)
             episodes += self._lose(group, first, last)
         return episodes

@@ -24,6 +24,7 @@ _FIELDS: Mapping[str, Any] = {
     "episode_return": np.float32,
     "episode_length": np.int32,
     "success": np.bool_,
+    "lost": np.bool_,
 }
 
 
@@ -96,6 +97,7 @@ class GroupState:
         fields["episode_return"][t, rows] = self.episode_return
         fields["episode_length"][t, rows] = self.episode_length
         if ended.any():
+            fields["lost"][t, rows] = step.info["lost"]
             fields["success"][t, rows] = step.info["success"] & ended
             for name, stat in buffers.stats.items():
                 stat[t, rows] = np.where(ended, step.info[name], 0.0)

@@ -1,5 +1,6 @@
 """Actors whose games run in worker processes, in groups: one group steps while the policy acts for another."""
 
+import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -135,8 +136,11 @@ class SebulbaActors:
         Raises:
             OniError: the games cannot be played.
         """
+        return self._play(self.env, params, num_episodes=num_episodes, seed=seed, choose=choose)
+
+    def _play(self, env: HostEnv, params: Params, **how: Any) -> Episodes:
         try:
-            return play_host(self.env, self._network, params, num_episodes=num_episodes, seed=seed, choose=choose)
+            return play_host(env, self._network, params, **how)
         except EnvError as error:
             raise OniError(str(error)) from error
 
@@ -147,17 +151,16 @@ class SebulbaActors:
             OniError: these games cannot be recorded.
         """
         env_id = self._config.id
-        try:
-            recorded = envs.make(env_id, **self._config.options, record_dir=str(folder))
-        except EnvError as error:
-            raise OniError(f"{env_id} cannot be recorded: leave --record out ({error})") from error
-        before = set(folder.rglob("*"))
-        assert isinstance(recorded, HostEnv)
-        play_host(recorded, self._network, params, num_episodes=num_episodes, seed=seed, choose=choose, max_games=1)
-        files = sorted({path for path in folder.rglob("*") if path.is_file()} - before, key=lambda p: p.stat().st_mtime)
-        for unfinished in files[num_episodes:]:  # the episode that began after the last one
-            unfinished.unlink()
-        return [str(path) for path in files[:num_episodes]]
+        with tempfile.TemporaryDirectory(dir=folder) as fresh:
+            try:
+                recorded = envs.make(env_id, **{**self._config.options, "record_dir": fresh})
+            except EnvError as error:
+                raise OniError(f"{env_id} cannot be recorded: leave --record out ({error})") from error
+            assert isinstance(recorded, HostEnv)
+            self._play(recorded, params, num_episodes=num_episodes, seed=seed, choose=choose, max_games=1)
+            files = sorted((path for path in Path(fresh).rglob("*") if path.is_file()), key=lambda p: p.stat().st_mtime)
+            # the last file is of the episode that began after the last one wanted
+            return [str(path.replace(folder / path.name)) for path in files[:num_episodes]]
 
     def figures(self) -> dict[str, float | int]:
         """Returns how many workers died and were replaced."""

@@ -208,7 +208,7 @@ def measure(runs: dict[str, Run], *, rounds: int, seconds: float) -> dict[str, l
 def say_ratio(speeds: dict[str, list[float]], ours: str, theirs: str) -> None:
     """Prints the median ratio and its quartiles."""
     ratios = [a / b for a, b in zip(speeds[ours], speeds[theirs], strict=True)]
-    low, middle, high = statistics.quantiles(ratios, n=4)
+    low, middle, high = statistics.quantiles(ratios * 2 if len(ratios) == 1 else ratios, n=4)
     print(f"  {ours} over {theirs}: {middle:.3f} (quartiles {low:.3f} to {high:.3f}, {len(ratios)} rounds)", flush=True)
 
 

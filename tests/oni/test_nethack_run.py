@@ -104,7 +104,18 @@ def test_eval_says_how_episodes_ended_and_records_them(tmp_path):
     settings = without_labels(config(total=128))
     run = create(tmp_path / "run", settings)
     assert train(settings, run, resume=False).saved
-    command = [sys.executable, "-m", "oni.cli.main", "eval", str(run.path), "--episodes", "4", "--record", "2", "--json"]
+    command = [
+        sys.executable,
+        "-m",
+        "oni.cli.main",
+        "eval",
+        str(run.path),
+        "--episodes",
+        "4",
+        "--record",
+        "2",
+        "--json",
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=True)
     result = json.loads(done.stdout)
     assert result["episodes"] == 4
