@@ -192,8 +192,9 @@ class CaptionTable:
             labelled = update.status is LabelStatus.LABELLED and update.helpful is not None
             self.failed[caption_id] = not labelled
             helpful = int(bool(update.helpful)) if labelled else -1
-            probability = np.nan if update.p_helpful is None or not labelled else update.p_helpful
-            if labelled or update.source == "human":
+            human = update.source == "human"  # who is certain: a probability would be that of the LLM overruled
+            probability = np.nan if update.p_helpful is None or human or not labelled else update.p_helpful
+            if labelled or human:
                 self.helpful[caption_id], self.p_helpful[caption_id] = helpful, probability
                 changed.append(caption_id)
         return changed

@@ -89,7 +89,10 @@ class PPOConfig:
 
 @dataclass(frozen=True)
 class RewardConfig:
-    """What the agent is paid: extrinsic_coef * game + intrinsic_coef * score(caption) / N_episode^count_exponent."""
+    """What the agent is paid: extrinsic_coef * game + intrinsic_coef * score(caption) / N_episode^count_exponent.
+
+    The schedule changes intrinsic_coef; normalisation divides the second part by its scale; a guard comes on top.
+    """
 
     kind: Literal["none", "retrieval"] = "retrieval"
     """Where scores come from: `retrieval` takes the label of that very caption."""
@@ -97,10 +100,27 @@ class RewardConfig:
     """Weight of the game's own reward; 0 trains without it."""
     intrinsic_coef: float = 0.3
     """Weight of the scores of captions."""
+    intrinsic_schedule: Literal["constant", "linear"] = "constant"
+    """How intrinsic_coef changes: `linear` goes to intrinsic_final_coef, which it reaches at total_env_steps."""
+    intrinsic_final_coef: float = 0.0
+    """Weight of the scores at the end of a `linear` schedule."""
+    use_probability: bool = False
+    """Whether `retrieval` takes the probability of helpful instead of the label, where the annotator gave one."""
+    normalize_intrinsic: bool = False
+    """Whether scores are divided by the running standard deviation of their discounted return."""
+    guard: Literal["none", "clip", "delta", "gate"] = "none"
+    """Against reward hacking: `clip` bounds what an episode may earn, `delta` pays only for a score above that of the
+    step before, `gate` pays nothing before the game has paid more than guard_limit in that episode."""
+    guard_limit: NonNegative | None = None
+    """The most intrinsic reward of an episode (`clip`), or the sum of the game's own reward to be passed (`gate`)."""
     count_exponent: NonNegative = 3.0
     """How fast the same caption loses worth within an episode."""
     count_slots: PositiveInt = 1024
     """Captions counted apart in each game; with more of them than slots, some share one."""
+
+
+GUARDS_WITH_LIMIT = ("clip", "gate")
+"""Values of `reward.guard` that need `reward.guard_limit`."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, get_type_hints
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from oni.config import TrainConfig
+from oni.config import GUARDS_WITH_LIMIT, RewardConfig, TrainConfig
 from oni.errors import ConfigError
 
 ConfigT = TypeVar("ConfigT")
@@ -133,7 +133,24 @@ def check_together(config: TrainConfig) -> TrainConfig:
         raise ConfigError(
             f"ppo.num_minibatches ({config.ppo.num_minibatches}) must divide env.num_envs ({config.env.num_envs})"
         )
+    _check_reward(config.reward)
     return config
+
+
+def _check_reward(config: RewardConfig) -> None:
+    needs_limit = config.guard in GUARDS_WITH_LIMIT
+    if needs_limit and config.guard_limit is None:
+        raise ConfigError(f"reward.guard {config.guard} needs reward.guard_limit")
+    if not needs_limit and config.guard_limit is not None:
+        raise ConfigError(
+            f"reward.guard_limit ({config.guard_limit}) means nothing with reward.guard {config.guard}: leave it out, "
+            f"or choose {' or '.join(GUARDS_WITH_LIMIT)}"
+        )
+    if config.intrinsic_schedule == "constant" and config.intrinsic_final_coef != 0.0:
+        raise ConfigError(
+            f"reward.intrinsic_final_coef ({config.intrinsic_final_coef}) means nothing with reward.intrinsic_schedule "
+            "constant: choose linear, or leave it out"
+        )
 
 
 def override(config: ConfigT, arguments: Sequence[str], *, prog: str) -> ConfigT:

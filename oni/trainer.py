@@ -19,8 +19,8 @@ from oni.errors import CheckpointError
 from oni.metrics import EpisodeTotals, EpisodeWindow
 from oni.networks import ActorCritic, init_params, make_network
 from oni.ppo.update import LearnerState, make_learner
-from oni.rewards import RewardModel, make_mix, make_reward_model
-from oni.rewards.mixing import RewardCounts, empty_counts
+from oni.rewards import MixState, RewardModel, make_mix, make_reward_model, make_schedule
+from oni.rewards.mixing import empty_counts, mix_figures, without_scale
 from oni.types import ActorState, Rollout
 
 
@@ -29,7 +29,7 @@ class DeviceState(NamedTuple):
 
     actor: ActorState
     learner: LearnerState
-    counts: RewardCounts
+    counts: MixState
 
 
 class Finished(NamedTuple):
@@ -39,6 +39,7 @@ class Finished(NamedTuple):
     episodes: EpisodeTotals
     extrinsic: Float[Array, ""]
     intrinsic: Float[Array, ""]
+    mixing: dict[str, Any]
     caption_stats: CaptionStats | None
 
 
@@ -93,7 +94,8 @@ class Trainer:
         self.updates_done = 0
         self._root_key = jax.random.key(config.seed)
         self._learner = make_learner(self.network, config.ppo, num_updates=config.num_updates)
-        self._mix = jax.jit(make_mix(config.reward))
+        self._mix = jax.jit(make_mix(config.reward, discount=config.ppo.discount))
+        self._intrinsic_coef = make_schedule(config.reward, total_env_steps=config.total_env_steps)
         self._learn = jax.jit(self._learn_and_sum)
         self._pending: Finished | None = None
         self._thread = ThreadPoolExecutor(1) if overlaps(config, env, jax.default_backend()) else None
@@ -142,6 +144,7 @@ class Trainer:
     def forget_labels(self) -> None:
         """Takes every label back: what they judged is no longer the goal."""
         self.captions.forget_labels()
+        self.state = self.state._replace(counts=without_scale(self.state.counts, self.config.reward))
         self._refresh_scores()
 
     def take_labels(self, updates: Iterable[LabelUpdate]) -> int:
@@ -188,15 +191,18 @@ class Trainer:
         counts, stats = self.state.counts, None
         reward = extrinsic = self.config.reward.extrinsic_coef * rollout.reward
         intrinsic = jnp.zeros(())
+        mixing: dict[str, Any] = {}
         if self.reward_model.active:
             caption_id, new = self.actors.caption_ids(said, self.captions)
             if len(self._scores) != self.captions.capacity:
                 self._refresh_scores()
-            counts, mixed, stats = self._mix(counts, rollout.reward, rollout.reset, caption_id, self._scores)
+            coef = np.float32(self._intrinsic_coef(self.env_step))  # an array: its changes compile nothing anew
+            counts, mixed, stats = self._mix(counts, rollout.reward, rollout.reset, caption_id, self._scores, coef)
             reward, extrinsic, intrinsic = mixed.total, mixed.extrinsic, mixed.intrinsic
+            mixing = {"reward/intrinsic_coef": coef} | mix_figures(counts, self.config.reward)
         learner, losses, episodes = self._learn(self.state.learner, rollout, reward, learn_key)
         self.state = DeviceState(actor=actor, learner=learner, counts=counts)
-        self._pending = Finished(losses, episodes, extrinsic.mean(), intrinsic.mean(), stats)
+        self._pending = Finished(losses, episodes, extrinsic.mean(), intrinsic.mean(), mixing, stats)
         self.updates_done += 1
         return Progress(metrics=metrics, seen=seen, new=new)
 
@@ -218,6 +224,7 @@ class Trainer:
         metrics: dict[str, float | int] = {name: float(value) for name, value in finished.losses.items()}
         metrics["reward/extrinsic"] = float(finished.extrinsic)
         metrics["reward/intrinsic"] = float(finished.intrinsic)
+        metrics |= {name: float(value) for name, value in finished.mixing.items()}
         seen = np.zeros(0, np.int64)
         if finished.caption_stats is not None:
             seen = self.captions.add(finished.caption_stats, env_step=self.env_step)

@@ -2,6 +2,15 @@
 
 from oni.rewards.base import RewardModel
 from oni.rewards.factory import make_reward_model
-from oni.rewards.mixing import MixedReward, RewardCounts, make_mix
+from oni.rewards.mixing import MixedReward, MixState, RewardCounts, make_mix
+from oni.rewards.schedule import make_schedule
 
-__all__ = ["MixedReward", "RewardCounts", "RewardModel", "make_mix", "make_reward_model"]
+__all__ = [
+    "MixState",
+    "MixedReward",
+    "RewardCounts",
+    "RewardModel",
+    "make_mix",
+    "make_reward_model",
+    "make_schedule",
+]

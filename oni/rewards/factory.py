@@ -9,7 +9,7 @@ from oni.rewards.retrieval import Retrieval
 
 MODELS: dict[str, Callable[[RewardConfig], RewardModel]] = {
     "none": lambda config: NoReward(),
-    "retrieval": lambda config: Retrieval(),
+    "retrieval": lambda config: Retrieval(use_probability=config.use_probability),
 }
 
 

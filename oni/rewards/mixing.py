@@ -1,7 +1,7 @@
 """From scores of captions to the reward that the policy learns from."""
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,9 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from envs.vector import replace_rows
 from oni.captions import EMPTY_ID, CaptionStats
-from oni.config import RewardConfig
+from oni.config import PPOConfig, RewardConfig
+from oni.rewards.guards import make_guard
+from oni.rewards.normalizing import make_normalizer
 
 RewardCounts = UInt8[Array, "B S"]
 """How often each caption came up in the running episode of each game, saturating at 255."""
@@ -17,9 +19,46 @@ RewardCounts = UInt8[Array, "B S"]
 _SATURATED = 255
 
 
-def empty_counts(config: RewardConfig, num_envs: int) -> RewardCounts:
-    """Returns the counts at the start of a run."""
-    return jnp.zeros((num_envs, config.count_slots), jnp.uint8)
+class MixMemory(NamedTuple):
+    """What mixing keeps from rollout to rollout where it does more than count.
+
+    guard: state of the guard. returns: state of the normaliser. An empty tuple for one that keeps nothing.
+    """
+
+    counts: RewardCounts
+    guard: Any
+    returns: Any
+
+
+MixState = RewardCounts | MixMemory
+"""The counts alone where nothing else is kept, so that checkpoints from before there was more can still be read."""
+
+
+def _as_memory(state: MixState) -> MixMemory:
+    return state if isinstance(state, MixMemory) else MixMemory(counts=state, guard=(), returns=())
+
+
+def _as_state(memory: MixMemory) -> MixState:
+    return memory if jax.tree.leaves((memory.guard, memory.returns)) else memory.counts
+
+
+def empty_counts(config: RewardConfig, num_envs: int) -> MixState:
+    """Returns the counts, and what else mixing keeps, at the start of a run."""
+    counts = jnp.zeros((num_envs, config.count_slots), jnp.uint8)
+    normalizer = make_normalizer(config)
+    return _as_state(MixMemory(counts, guard=make_guard(config).init(num_envs), returns=normalizer.init(num_envs)))
+
+
+def without_scale(state: MixState, config: RewardConfig) -> MixState:
+    """Returns the state with nothing known about the scale of scores, as for a new goal."""
+    memory = _as_memory(state)
+    normalizer = make_normalizer(config)
+    return _as_state(memory._replace(returns=normalizer.init(memory.counts.shape[0])))
+
+
+def mix_figures(state: MixState, config: RewardConfig) -> dict[str, Float[Array, ""]]:
+    """Returns the metrics about what mixing keeps."""
+    return make_normalizer(config).figures(_as_memory(state).returns)
 
 
 def count_in_episode(
@@ -50,6 +89,13 @@ def count_in_episode(
     return jax.lax.scan(body, counts, (caption_id, reset))
 
 
+def per_count(
+    value: Float[Array, "T B"], episode_count: Int[Array, "T B"] | UInt8[Array, "T B"], exponent: float
+) -> Float[Array, "T B"]:
+    """Returns value / episode_count^exponent."""
+    return value / episode_count.astype(jnp.float32) ** exponent
+
+
 class MixedReward(NamedTuple):
     """The reward of every step and its parts, after coefficients: total = extrinsic + intrinsic."""
 
@@ -64,7 +110,7 @@ def mix_rewards(
     episode_count: Int[Array, "T B"] | UInt8[Array, "T B"],
     *,
     extrinsic_coef: float,
-    intrinsic_coef: float,
+    intrinsic_coef: float | Float[Array, ""],
     count_exponent: float,
 ) -> MixedReward:
     """Returns extrinsic_coef * extrinsic + intrinsic_coef * score / episode_count^count_exponent, and both parts.
@@ -72,35 +118,57 @@ def mix_rewards(
     Source: Zheng et al. (arXiv 2410.23022); dividing by episodic counts after Klissarov et al. (arXiv 2310.00166).
     """
     paid = extrinsic_coef * extrinsic
-    earned = intrinsic_coef * score / episode_count.astype(jnp.float32) ** count_exponent
+    earned = per_count(intrinsic_coef * score, episode_count, count_exponent)
     return MixedReward(total=paid + earned, extrinsic=paid, intrinsic=earned)
 
 
 Mix = Callable[
-    [RewardCounts, Float[Array, "T B"], Bool[Array, "T B"], Int[Array, "T B"], Float[Array, " V"]],
-    tuple[RewardCounts, MixedReward, CaptionStats],
+    [
+        MixState,
+        Float[Array, "T B"],
+        Bool[Array, "T B"],
+        Int[Array, "T B"],
+        Float[Array, " V"],
+        float | Float[Array, ""],
+    ],
+    tuple[MixState, MixedReward, CaptionStats],
 ]
 
 
-def make_mix(config: RewardConfig) -> Mix:
-    """Returns the pure function `(counts, extrinsic, reset, caption_id, caption_score)` -> (counts, reward, stats)."""
+def make_mix(config: RewardConfig, *, discount: float = PPOConfig.discount) -> Mix:
+    """Returns the pure function from scores to rewards.
+
+    It is `(state, extrinsic, reset, caption_id, caption_score, intrinsic_coef) -> (state, reward, stats)`. A score goes
+    through the guard, is divided by the episodic count and by the running scale, multiplied by the coefficient, and
+    looked at by the guard once more. What comes out is what is paid and what the statistics say.
+
+    Args:
+        discount: of the return whose scale is learned.
+    """
+    guard, normalizer = make_guard(config), make_normalizer(config)
 
     def mix(
-        counts: RewardCounts,
+        state: MixState,
         extrinsic: Float[Array, "T B"],
         reset: Bool[Array, "T B"],
         caption_id: Int[Array, "T B"],
         caption_score: Float[Array, " V"],
-    ) -> tuple[RewardCounts, MixedReward, CaptionStats]:
+        intrinsic_coef: float | Float[Array, ""] = config.intrinsic_coef,
+    ) -> tuple[MixState, MixedReward, CaptionStats]:
+        counts, guarding, returns = _as_memory(state)
         counts, number = count_in_episode(counts, caption_id, reset)
+        guarding, score = guard.on_score(guarding, caption_score[caption_id], reset)
+        returns = normalizer.update(returns, per_count(score, number, config.count_exponent), reset, discount)
         reward = mix_rewards(
             extrinsic,
-            caption_score[caption_id],
+            score,
             number,
             extrinsic_coef=config.extrinsic_coef,
-            intrinsic_coef=config.intrinsic_coef,
+            intrinsic_coef=intrinsic_coef / normalizer.scale(returns),
             count_exponent=config.count_exponent,
         )
+        guarding, intrinsic = guard.on_reward(guarding, reward.intrinsic, extrinsic, reset)
+        reward = reward._replace(total=reward.extrinsic + intrinsic, intrinsic=intrinsic)
         says = (caption_id != EMPTY_ID).astype(jnp.int32)
         size = caption_score.shape[0]
         flat = caption_id.reshape(-1)
@@ -109,6 +177,6 @@ def make_mix(config: RewardConfig) -> Mix:
             num_episodes=jax.ops.segment_sum((says * (number == 1)).reshape(-1), flat, size),
             reward_sum=jax.ops.segment_sum(reward.intrinsic.reshape(-1), flat, size),
         )
-        return counts, reward, stats
+        return _as_state(MixMemory(counts=counts, guard=guarding, returns=returns)), reward, stats
 
     return mix

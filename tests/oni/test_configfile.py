@@ -63,6 +63,12 @@ def test_every_config_of_the_repository_is_valid(path):
         ("- a\n- b", "the file must hold"),
         ("a: [", "is not YAML"),
         ("env: {num_envs: 10}\nppo: {num_minibatches: 4}", "must divide"),
+        ("reward: {guard: clip}", "reward.guard clip needs reward.guard_limit"),
+        ("reward: {guard: gate}", "reward.guard gate needs reward.guard_limit"),
+        ("reward: {guard: delta, guard_limit: 1}", "guard_limit.*means nothing with reward.guard delta.*clip or gate"),
+        ("reward: {guard: gate, guard_limit: -1}", "guard_limit.*greater than or equal to 0"),
+        ("reward: {guard: fence}", "reward.guard.*'fence'"),
+        ("reward: {intrinsic_final_coef: 0.1}", "means nothing with reward.intrinsic_schedule constant"),
     ],
 )
 def test_bad_settings_are_said(tmp_path, text, message):

@@ -137,3 +137,27 @@ def test_state_makes_a_round_trip(model):
 def test_retrieval_pays_helpful_captions_only():
     table = labelled_table(good=True, bad=False, unknown=None)
     assert make_reward_model(RewardConfig(kind="retrieval")).score(table)[:4].tolist() == [0.0, 1.0, 0.0, 0.0]
+
+
+def test_retrieval_pays_probabilities_when_asked():
+    table = CaptionTable(1)
+    news = [
+        (b"likely", True, 0.9, "llm"),
+        (b"unlikely", False, 0.2, "llm"),
+        (b"certain", True, None, "llm"),  # an annotator that gives no probabilities: the label counts
+        (b"never", False, None, "llm"),
+        (b"overruled", True, 0.1, "human"),  # what a person says counts in full
+    ]
+    for text, *_ in news:
+        table.intern(text)
+    table.intern(b"unknown")
+    table.set_labels(
+        LabelUpdate(caption=text, status=LabelStatus.LABELLED, helpful=helpful, p_helpful=p, source=source)
+        for text, helpful, p, source in news
+    )
+    model = make_reward_model(RewardConfig(kind="retrieval", use_probability=True))
+    score = model.score(table)
+    assert score.dtype == np.float32
+    np.testing.assert_allclose(score[:7], [0.0, 0.9, 0.2, 1.0, 0.0, 1.0, 0.0])
+    table.forget_labels()
+    assert not model.score(table).any()
