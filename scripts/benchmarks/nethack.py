@@ -24,8 +24,8 @@ import jax
 import numpy as np
 
 import envs
-from envs.host import HostEnv
 from envs.host.pool import GamePool
+from envs.host.types import HostEnv
 from llm_annotator.config import BackendConfig
 from oni.annotation import AnnotationSession
 from oni.config import TrainConfig
