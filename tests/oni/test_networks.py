@@ -52,7 +52,7 @@ def test_gru_by_hand():
     zero = jax.tree.map(jnp.zeros_like, params)
     state = jnp.full((1, 8), 2.0)
     # all weights zero: both gates are 1/2 and the candidate is 0, so the state halves
-    state, _, _ = act(network, zero, state, jnp.ones((1, 2)), jjnp.zeros(1, bool))
+    state, _, _ = act(network, zero, state, jnp.ones((1, 2)), jnp.zeros(1, bool))
     np.testing.assert_allclose(state, 1.0)
 
 
@@ -61,7 +61,7 @@ def test_lstm_by_hand():
     zero = jax.tree.map(jnp.zeros_like, params)
     state = (jnp.full((1, 8), 2.0), jnp.zeros((1, 8)))
     # all weights zero: the forget gate is sigmoid(1), nothing is let in, the output gate is 1/2
-    (cell, hidden), _, _ = act(network, zero, state, jnp.ones((1, 2)), jjnp.zeros(1, bool))
+    (cell, hidden), _, _ = act(network, zero, state, jnp.ones((1, 2)), jnp.zeros(1, bool))
     kept = 2.0 / (1.0 + np.exp(-1.0))
     np.testing.assert_allclose(cell, kept, rtol=1e-6)
     np.testing.assert_allclose(hidden, 0.5 * np.tanh(kept), rtol=1e-6)
@@ -94,10 +94,10 @@ def test_every_named_observation_matters(encoder):
     spec = spec_of(NETHACK_OBS)
     network = make_network(NetworkConfig(encoder=encoder, hidden_size=16, core="none"), spec)
     params = init_params(network, spec, jax.random.key(0))
-    obs = {name: np.zeros((1, *one.shape), one.dtype) for name, one in NETHACK_OBS.items()}
+    obs = {name: jnp.zeros((1, *one.shape), one.dtype) for name, one in NETHACK_OBS.items()}
     _, before, _ = act(network, params, (), obs, jnp.zeros(1, bool))
     for name, leaf in obs.items():
-        changed = obs | {name: np.ones_like(leaf)}
+        changed = obs | {name: jnp.ones_like(leaf)}
         _, after, _ = act(network, params, (), changed, jnp.zeros(1, bool))
         assert not np.array_equal(before, after), name
 
