@@ -132,4 +132,4 @@ def test_listing_needs_no_library_of_a_family():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     listed, refusal = done.stdout.splitlines()
     assert listed == "False True"
-    assert "pip install nle" in refusal
+    assert "pip install 'oni-jax[nethack]'" in refusal
