@@ -30,8 +30,7 @@ class Summary:
     metrics: the last figures. top_earners: captions with their share of all intrinsic reward and their label.
     steps_per_s: over the whole run, without the first update, which compiles. duration_s: of the training itself.
     stopped_by: name of the signal that stopped it, None if it went to its end. saved: whether its end is in a
-    checkpoint. warning: what is wrong with the
-    annotator, if anything.
+    checkpoint. warning: what is wrong with the annotator, if anything.
     """
 
     run: RunDir
