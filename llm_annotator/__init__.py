@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from llm_annotator.service import serve
     from llm_annotator.store import Store, StoreReader
     from llm_annotator.supervisor import ServiceHealth, ServiceProcess
-    from llm_annotator.types import LabelStatus, LabelUpdate, Occurrence
+    from llm_annotator.types import Comparison, LabelStatus, LabelUpdate, News, Occurrence, Subject
 
 __all__ = [
     "AnnotatorClient",
@@ -36,6 +36,7 @@ __all__ = [
     "BackendConfig",
     "BackendError",
     "ClientHealth",
+    "Comparison",
     "ConfigError",
     "EngineConfig",
     "LabelStatus",
@@ -43,6 +44,7 @@ __all__ = [
     "Labeler",
     "LabelerConfig",
     "LabelerSpec",
+    "News",
     "Occurrence",
     "PortInUse",
     "ServiceError",
@@ -54,6 +56,7 @@ __all__ = [
     "StoreFull",
     "StoreNewerSchema",
     "StoreReader",
+    "Subject",
     "available_backends",
     "create_backend",
     "resolve_labeler",
@@ -65,17 +68,20 @@ _MODULES = {
     "AnnotatorConfig": "config",
     "BackendConfig": "config",
     "ClientHealth": "mailbox",
+    "Comparison": "types",
     "EngineConfig": "config",
     "LabelStatus": "types",
     "LabelUpdate": "types",
     "Labeler": "labeler",
     "LabelerConfig": "config",
     "LabelerSpec": "labeler",
+    "News": "types",
     "Occurrence": "types",
     "ServiceHealth": "supervisor",
     "ServiceProcess": "supervisor",
     "Store": "store",
     "StoreReader": "store",
+    "Subject": "types",
     "available_backends": "backends",
     "create_backend": "backends",
     "resolve_labeler": "labeler",

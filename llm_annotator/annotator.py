@@ -1,4 +1,4 @@
-"""The annotator without its network: runs and captions in, labels out.
+"""The annotator without its network: runs and captions (or pairs of them) in, labels (or comparisons) out.
 
 It joins the store, the engine and a backend that may come up late, and knows the labelers of all runs.
 """
@@ -20,16 +20,19 @@ from llm_annotator.engine import Engine, Offer
 from llm_annotator.errors import BackendError, ConfigError, ServiceError
 from llm_annotator.gate import backoff_s, explain
 from llm_annotator.labeler import Labeler, LabelerSpec
+from llm_annotator.questions import Question, SubjectId
 from llm_annotator.recorder import Recorder
-from llm_annotator.store.records import StoredLabel
+from llm_annotator.store.records import StoredComparison, StoredLabel
 from llm_annotator.store.writer import Store
-from llm_annotator.types import LabelStatus, LabelUpdate, Occurrence
+from llm_annotator.types import LabelStatus, News, Occurrence, Subject
 from llm_annotator.wire import MAX_UPDATES, LabelerStatus
 
 _log = logging.getLogger(__name__)
 
 RECHECK_S = 2.0
 """How often a waiting poll looks into the store unasked, for what another process changed there."""
+
+_Stored = StoredLabel | StoredComparison
 
 
 class NotReady(ServiceError):
@@ -42,9 +45,9 @@ class Unregistered(ServiceError):
 
 @dataclass(frozen=True, kw_only=True)
 class OfferReply:
-    """`known`: labels that were there already. The rest is `Offer`."""
+    """`known`: answers that were there already. The rest is `Offer`."""
 
-    known: list[LabelUpdate]
+    known: list[News]
     offer: Offer
 
 
@@ -119,10 +122,18 @@ class Annotator:
         self._runs.add(run_id)
         return labeler.id, cursor
 
+    def question(self, labeler_id: str) -> Question:
+        """Returns what a labeler is asked.
+
+        Raises:
+            Unregistered
+        """
+        return self._registered(labeler_id)[1].question
+
     async def offer(
-        self, run_id: str, labeler_id: str, captions: Sequence[bytes], *, older: bool = False
+        self, run_id: str, labeler_id: str, subjects: Sequence[Subject], *, older: bool = False
     ) -> OfferReply:
-        """Queues captions that have no label, the last one to be asked first; returns the labels of the others.
+        """Queues subjects without an answer, the last one to be asked first; returns the answers about the others.
 
         older: as in `Engine.offer`.
 
@@ -130,35 +141,39 @@ class Annotator:
             Unregistered, StoreError
         """
         engine, labeler = self._registered(labeler_id, run_id)
+        question = labeler.question
 
-        def look_up(store: Store) -> tuple[list[int], list[StoredLabel | None]]:
-            ids = store.intern(captions)
-            return ids, store.labels_of(labeler_id, ids)
+        def look_up(store: Store) -> tuple[Sequence[SubjectId], Sequence[_Stored | None]]:
+            ids = question.intern(store, subjects)
+            return ids, question.stored(store, labeler_id, ids)
 
-        ids, labels = await self._recorder.call(look_up)
+        ids, answers = await self._recorder.call(look_up)
         now = time.time()
-        known = [_update(label) for label in labels if label and not _may_ask_again(label, now, self._config.engine)]
+        config = self._config.engine
+        known = [question.news(answer) for answer in answers if answer and not _may_ask_again(answer, now, config)]
         to_ask = [
-            (caption_id, caption)
-            for caption_id, caption, label in zip(ids, captions, labels, strict=True)
-            if label is None or _may_ask_again(label, now, self._config.engine)
+            (subject_id, subject)
+            for subject_id, subject, answer in zip(ids, subjects, answers, strict=True)
+            if answer is None or _may_ask_again(answer, now, config)
         ]
         return OfferReply(known=known, offer=engine.offer(labeler, to_ask, older=older))
 
-    async def labels(self, labeler_id: str, after: int, wait_s: float) -> tuple[list[LabelUpdate], int]:
+    async def labels(self, labeler_id: str, after: int, wait_s: float) -> tuple[list[News], int]:
         """Returns what changed after the cursor and the new cursor; waits up to `wait_s` for a first change.
 
         Raises:
             Unregistered, StoreError
         """
-        self._registered(labeler_id)
+        question = self.question(labeler_id)
         deadline = time.monotonic() + wait_s
         while True:
             news = self._news
-            rows = await self._recorder.call(lambda store: store.labels_since(labeler_id, after, limit=MAX_UPDATES))
+            rows = await self._recorder.call(
+                lambda store: question.stored_since(store, labeler_id, after, limit=MAX_UPDATES)
+            )
             left_s = deadline - time.monotonic()
             if rows or left_s <= 0 or self._stopping:
-                return [_update(row) for row in rows], (rows[-1].change if rows else after)
+                return [question.news(row) for row in rows], (rows[-1].change if rows else after)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(news.wait(), timeout=min(left_s, RECHECK_S))
 
@@ -250,17 +265,7 @@ class Annotator:
         self._news = asyncio.Event()
 
 
-def _may_ask_again(label: StoredLabel, now: float, config: EngineConfig) -> bool:
-    if label.status is LabelStatus.LABELLED:
+def _may_ask_again(answer: _Stored, now: float, config: EngineConfig) -> bool:
+    if answer.status is LabelStatus.LABELLED:
         return False
-    return not label.asked or now - label.updated_at >= config.retry_failed_s
-
-
-def _update(label: StoredLabel) -> LabelUpdate:
-    return LabelUpdate(
-        caption=label.caption,
-        status=label.status,
-        helpful=label.helpful,
-        p_helpful=label.p_helpful,
-        source=label.source,
-    )
+    return not answer.asked or now - answer.updated_at >= config.retry_failed_s

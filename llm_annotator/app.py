@@ -118,15 +118,16 @@ class _Routes:
         return {"instance": self._annotator.instance, "labeler_id": labeler_id, "cursor": cursor}
 
     async def captions(self, body: Mapping[str, Any]) -> dict[str, Any]:
-        captions = _list(body, "captions")
-        if not all(isinstance(caption, bytes) and len(caption) <= wire.MAX_CAPTION_BYTES for caption in captions):
-            raise _Refused(400, "captions", f"captions are byte strings of at most {wire.MAX_CAPTION_BYTES} bytes")
         labeler_id = _take(body, "labeler_id", str)
+        question = self._annotator.question(labeler_id)
+        subjects = [question.from_wire(value) for value in _list(body, "captions")]
+        if any(len(text) > wire.MAX_CAPTION_BYTES for subject in subjects for text in question.captions(subject)):
+            raise _Refused(400, "captions", f"captions are byte strings of at most {wire.MAX_CAPTION_BYTES} bytes")
         older = bool(body.get("older"))
-        reply = await self._annotator.offer(_take(body, "run_id", str), labeler_id, captions, older=older)
+        reply = await self._annotator.offer(_take(body, "run_id", str), labeler_id, subjects, older=older)
         return {
             "instance": self._annotator.instance,
-            "known": [wire.update_to_wire(update) for update in reply.known],
+            "known": [question.to_row(news) for news in reply.known],
             "accepted": reply.offer.accepted,
             "dropped": reply.offer.dropped,
             "status": self._annotator.status(labeler_id).to_wire(),
@@ -135,10 +136,11 @@ class _Routes:
     async def labels(self, body: Mapping[str, Any]) -> dict[str, Any]:
         labeler_id, after = _take(body, "labeler_id", str), _take(body, "after", int)
         wait_s = min(max(float(body.get("wait_s", 0.0)), 0.0), MAX_WAIT_S)
+        question = self._annotator.question(labeler_id)
         updates, cursor = await self._annotator.labels(labeler_id, after, wait_s)
         return {
             "instance": self._annotator.instance,
-            "updates": [wire.update_to_wire(update) for update in updates],
+            "updates": [question.to_row(news) for news in updates],
             "cursor": cursor,
             "status": self._annotator.status(labeler_id).to_wire(),
         }

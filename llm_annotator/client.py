@@ -1,4 +1,4 @@
-"""The trainer's side of the annotator: captions in, labels out, never waiting.
+"""The trainer's side of the annotator: captions (or pairs of them) in, labels (or comparisons) out, never waiting.
 
 with AnnotatorClient(url, run_id, "quickstart", {}, labeler) as client:
     client.submit([b"You see a key."])
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from llm_annotator.mailbox import ClientHealth, Mailbox
 from llm_annotator.secret import clean_secret
-from llm_annotator.types import LabelUpdate, Occurrence
+from llm_annotator.types import News, Occurrence, Subject
 
 if TYPE_CHECKING:
     from llm_annotator.client_worker import Worker
@@ -37,8 +37,9 @@ JOIN_TIMEOUT_S = 5.0
 class AnnotatorClient:
     """One run's connection to an annotator service.
 
-    Inside the `with` block `submit`, `poll` and `record` return at once and never raise: a background thread does the
-    talking, offers what is unanswered again after the service was away, and keeps `health`.
+    Inside the `with` block `submit`, `poll` and `record` return at once, and nothing that happens to the service makes
+    them raise: a background thread does the talking, offers what is unanswered again after the service was away, and
+    keeps `health`.
 
     Raises:
         ConfigError: a token that no header can carry.
@@ -55,7 +56,8 @@ class AnnotatorClient:
     ) -> None:
         registration = {"run_id": run_id, "name": run_name, "config": run_config, "labeler": labeler.to_wire()}
         token = clean_secret(token, "the annotator's token (annotator.token_env names its environment variable)")
-        self._arguments = (url, registration, token)
+        self._question = labeler.asking
+        self._arguments = (url, registration, self._question, token)
         self._mailbox = Mailbox()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._worker: Worker | None = None
@@ -74,22 +76,31 @@ class AnnotatorClient:
     ) -> None:
         self.close()
 
-    def submit(self, captions: Sequence[bytes]) -> None:
-        """Asks for the labels of captions, the last one first, before all that was submitted until now.
+    def submit(self, subjects: Sequence[Subject]) -> None:
+        """Asks about subjects, the last one first, before all that was submitted until now.
 
-        Known ones, and the empty caption, cost nothing. One that still waits for its answer comes to the front.
-        A caption that was answered without a label may be submitted again and again: it is asked once in a while.
+        Subjects are captions or, if the labeler compares, ordered pairs of captions. Known ones, the empty caption, and
+        pairs with it or of twice the same cost nothing. One that still waits for its answer comes to the front.
+        A subject that was answered without a label may be submitted again and again: it is asked once in a while.
+
+        Raises:
+            TypeError: a subject of the other kind.
         """
-        if captions:
-            self._post(tuple(captions))
+        for subject in subjects:
+            self._question.captions(subject)
+        if subjects:
+            self._post(tuple(subjects))
 
     def record(self, occurrences: Sequence[Occurrence]) -> None:
         """Keeps the run's totals of captions; only the latest of each caption is sent, every few seconds."""
         if occurrences:
             self._post(tuple(occurrences))
 
-    def poll(self) -> list[LabelUpdate]:
-        """Returns the news since the last call, about captions that this run submitted, oldest first."""
+    def poll(self) -> list[News]:
+        """Returns the news since the last call, about what this run submitted, oldest first.
+
+        They are of type `LabelUpdate` or, if the labeler compares, `Comparison`.
+        """
         updates = self._mailbox.updates
         return [updates.popleft() for _ in range(len(updates))]
 
@@ -99,7 +110,7 @@ class AnnotatorClient:
         return self._mailbox.health
 
     def drain(self, timeout_s: float) -> bool:
-        """Waits until every submitted caption is answered; returns False if that took longer than `timeout_s`."""
+        """Waits until every submitted subject is answered; returns False if that took longer than `timeout_s`."""
         return self._wait_for("drained", timeout_s)
 
     def flush(self, timeout_s: float) -> bool:
@@ -114,13 +125,13 @@ class AnnotatorClient:
         self._call("stop")
         self._thread.join(JOIN_TIMEOUT_S)
 
-    def _post(self, batch: tuple[bytes, ...] | tuple[Occurrence, ...]) -> None:
+    def _post(self, batch: tuple[Subject, ...] | tuple[Occurrence, ...]) -> None:
         mailbox = self._mailbox
         if len(mailbox.batches) >= MAX_BATCHES:
             # The background thread is stuck or dead. The newest are kept, as everywhere.
             with contextlib.suppress(IndexError):  # it has taken them all meanwhile
                 lost = mailbox.batches.popleft()
-                mailbox.dropped_captions += len(lost) if isinstance(lost[0], bytes) else 0
+                mailbox.dropped_captions += 0 if isinstance(lost[0], Occurrence) else len(lost)
         mailbox.batches.append(batch)
         self._call("take")
 

@@ -1,8 +1,9 @@
 """The client's background thread: an event loop that talks to the service.
 
-It keeps its promises through everything that can happen to a service. Captions without an answer are kept here;
-whenever a connection is made anew they are offered again, and the service knows which of them it is already asking.
-The cursor counts changes of the store, so no label that was committed while the service was away is missed.
+It keeps its promises through everything that can happen to a service. Subjects (captions, or pairs of them) without
+an answer are kept here; whenever a connection is made anew they are offered again, and the service knows which of them
+it is already asking. The cursor counts changes of the store, so no label that was committed while the service was away
+is missed.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ import httpx
 from llm_annotator import wire
 from llm_annotator.ledger import Ledger, cut
 from llm_annotator.mailbox import ClientHealth, Mailbox
+from llm_annotator.questions import Question
 from llm_annotator.types import LabelStatus, Occurrence
 
 _log = logging.getLogger(__name__)
@@ -58,12 +60,15 @@ class _Trouble(Exception):
 class Worker:
     """Talks to the service. All methods run on its own event loop."""
 
-    def __init__(self, url: str, registration: Mapping[str, Any], token: str | None, mailbox: Mailbox) -> None:
+    def __init__(
+        self, url: str, registration: Mapping[str, Any], question: Question, token: str | None, mailbox: Mailbox
+    ) -> None:
         self._url = url.rstrip("/")
         self._registration = {"protocol": wire.PROTOCOL, **registration}
         self._token = token
         self._mailbox = mailbox
-        self._ledger = Ledger()
+        self._question = question
+        self._ledger = Ledger(question)
         self._occurrences: dict[bytes, Occurrence] = {}
         self._lost_occurrences = 0
         self._something_to_offer = asyncio.Event()
@@ -121,7 +126,7 @@ class Worker:
         self._publish()
 
     async def drained(self) -> None:
-        """Returns once every caption submitted so far is answered. Meanwhile labels are fetched without a pause."""
+        """Returns once every subject submitted so far is answered. Meanwhile labels are fetched without a pause."""
         self.take()
         self._waiting += 1
         self._awaited.set()
@@ -277,7 +282,7 @@ class Worker:
 
     def _learn(self, rows: list[Any], status: Mapping[str, Any]) -> None:
         ledger = self._ledger
-        self._mailbox.updates.extend(ledger.learn(map(wire.update_from_wire, rows), time.monotonic()))
+        self._mailbox.updates.extend(ledger.learn(map(self._question.from_row, rows), time.monotonic()))
         before, self._status = self._status, wire.LabelerStatus.from_wire(status)
         if self._status.dropped > before.dropped:
             ledger.some_lost()

@@ -48,12 +48,12 @@ class LabelerConfig:
     """Name of a goal file that ships with the package, a path to a YAML file, or the goal itself as a sentence."""
     prompt: str | None = None
     """Name of a prompt file that ships with the package, or a path to a YAML file; by default the one that the goal
-    file names, else `progress`."""
+    file names, else `progress`; where preferences are asked for, `compare`."""
     method: Literal["choice"] = "choice"
     """How the answer is read: `choice` compares the log-probabilities of the two answer words."""
     threshold: float | None = None
-    """A caption is helpful if its score (log-odds in nats) is above this; by default what the goal file measured with
-    its own prompt, else 0."""
+    """A caption is helpful, or the first of two is the better one, if the score (log-odds in nats) is above this; by
+    default what the goal file measured with its own prompt or what the prompt file says, else 0."""
     calibration: Literal["none", "content_free"] = "none"
     """`content_free` subtracts the score of captions that say nothing (arXiv 2102.09690); measure before use."""
 

@@ -1,4 +1,4 @@
-"""The engine: asks a backend about captions, newest first, and hands every outcome on to be kept.
+"""The engine: asks a backend about captions or pairs of them, newest first, and hands every outcome on to be kept.
 
 Three rules decide what a failure means:
 - A fault of the backend (unreachable, overloaded, refused) is not the caption's fault. The caption goes back into the
@@ -31,21 +31,24 @@ from llm_annotator.errors import (
 from llm_annotator.gate import BackendGate, asked_pause_s, backoff_s
 from llm_annotator.jobs import Job, JobKey, LabelerCounts, Offer
 from llm_annotator.labeler import Labeler
+from llm_annotator.questions import SubjectId
 from llm_annotator.rates import RateMeter
-from llm_annotator.store.records import AnnotationRecord
-from llm_annotator.types import Completion, Judgement, LabelStatus
+from llm_annotator.store.records import AnnotationRecord, ComparisonRecord
+from llm_annotator.types import Completion, Judgement, LabelStatus, Subject
 
 _log = logging.getLogger(__name__)
 
 UNPARSED_ALARM = 20
 """Answers in a row without a label after which the health sentence speaks of it."""
 
-Sink = Callable[[AnnotationRecord], Awaitable[None]]
+Sink = Callable[[AnnotationRecord | ComparisonRecord], Awaitable[None]]
 """Keeps one outcome; returns when it is kept for good."""
 
 
 class Engine:
-    """Asks about captions until cancelled. Everything runs on one event loop, so nothing is locked.
+    """Asks about subjects (captions, or pairs of them) until cancelled.
+
+    Everything runs on one event loop, so nothing is locked.
 
     sink: called with each outcome; a caption counts as in flight until it returns, so a store that cannot write
         stops the asking instead of losing answers.
@@ -114,25 +117,25 @@ class Engine:
             return f"The annotator itself failed on a caption ({self._redact(self._internal_error)}): see its log."
         return ""
 
-    def offer(self, labeler: Labeler, captions: Sequence[tuple[int, bytes]], *, older: bool = False) -> Offer:
-        """Queues captions as (id, text), the last one to be asked first.
+    def offer(self, labeler: Labeler, subjects: Sequence[tuple[SubjectId, Subject]], *, older: bool = False) -> Offer:
+        """Queues subjects with their ids, the last one to be asked first.
 
         One that is queued already becomes the newest; one that is being asked or waits for its next attempt stays.
         older: they were offered before. They are asked after everything that is queued, and drop nothing: those for
             which there is no room, the first of them, are not taken.
         """
-        offer = self._offer_older(labeler, captions) if older else self._offer_newer(labeler, captions)
+        offer = self._offer_older(labeler, subjects) if older else self._offer_newer(labeler, subjects)
         self._wake.set()
         return offer
 
-    def _offer_newer(self, labeler: Labeler, captions: Sequence[tuple[int, bytes]]) -> Offer:
+    def _offer_newer(self, labeler: Labeler, subjects: Sequence[tuple[SubjectId, Subject]]) -> Offer:
         accepted = dropped = 0
-        for caption_id, caption in captions:
-            key = (labeler.id, caption_id)
+        for subject_id, subject in subjects:
+            key = (labeler.id, subject_id)
             if key in self._queue:
                 self._queue.move_to_end(key)
             elif key not in self._open:
-                self._add(Job(labeler=labeler, caption_id=caption_id, caption=caption), newest=True)
+                self._add(Job(labeler=labeler, subject_id=subject_id, subject=subject), newest=True)
                 accepted += 1
         while len(self._queue) > self._config.max_queue:
             key, job = self._queue.popitem(last=False)
@@ -143,11 +146,11 @@ class Engine:
             dropped += 1
         return Offer(accepted, dropped)
 
-    def _offer_older(self, labeler: Labeler, captions: Sequence[tuple[int, bytes]]) -> Offer:
-        new = [pair for pair in reversed(captions) if (labeler.id, pair[0]) not in self._open]
+    def _offer_older(self, labeler: Labeler, subjects: Sequence[tuple[SubjectId, Subject]]) -> Offer:
+        new = [pair for pair in reversed(subjects) if (labeler.id, pair[0]) not in self._open]
         taken = new[: max(0, self._config.max_queue - len(self._queue))]
-        for caption_id, caption in taken:
-            self._add(Job(labeler=labeler, caption_id=caption_id, caption=caption), newest=False)
+        for subject_id, subject in taken:
+            self._add(Job(labeler=labeler, subject_id=subject_id, subject=subject), newest=False)
         return Offer(len(taken), len(new) - len(taken))
 
     def _add(self, job: Job, *, newest: bool) -> None:
@@ -230,7 +233,7 @@ class Engine:
     async def _complete(self, job: Job) -> Completion:
         try:
             await job.labeler.prepare(self._backend)
-            request = job.labeler.request(job.caption)
+            request = job.labeler.request(job.subject)
             self.counts(job.labeler.id).requests += 1
             job.requests += 1
             return await self._backend.complete(request)
@@ -266,7 +269,7 @@ class Engine:
         try:
             await self._failed(job, error)
         except Exception:  # noqa: BLE001 - as above; nothing about it can be kept, either
-            _log.exception("caption %r is given up", job.caption)
+            _log.exception("%r is given up", job.subject)
 
     async def _finish(self, job: Job, judgement: Judgement, completion: Completion | None) -> None:
         try:

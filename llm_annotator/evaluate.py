@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from llm_annotator.asking import Answer, label_captions
+from llm_annotator.asking import Answer, ask_all
 from llm_annotator.backends.base import Backend
 from llm_annotator.captions import decode_caption
 from llm_annotator.config import EngineConfig
@@ -68,12 +68,12 @@ async def evaluate(
         BackendError: the very first caption got no answer.
     """
     started = time.perf_counter()
-    answers = [item async for item in label_captions(labeler, backend, [case.caption for case in cases], config)]
+    answers = [item async for item in ask_all(labeler, backend, [case.caption for case in cases], config)]
     return summarise(labeler, cases, answers, seconds=time.perf_counter() - started)
 
 
 def summarise(
-    labeler: Labeler, cases: Sequence[LabelledCaption], answers: Sequence[Answer], *, seconds: float
+    labeler: Labeler, cases: Sequence[LabelledCaption], answers: Sequence[Answer[bytes]], *, seconds: float
 ) -> Evaluation:
     """Returns the figures of answers that are there already, in the order of `cases`."""
     judged = [

@@ -5,45 +5,45 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from llm_annotator.labeler import Labeler
-from llm_annotator.store.records import AnnotationRecord
-from llm_annotator.types import Completion, Judgement
+from llm_annotator.questions import SubjectId
+from llm_annotator.store.records import AnnotationRecord, ComparisonRecord
+from llm_annotator.types import Completion, Judgement, Subject
 
-JobKey = tuple[str, int]
+JobKey = tuple[str, SubjectId]
 
 
 @dataclass(kw_only=True, eq=False)
 class Job:
-    """One caption that one labeler is to answer, until it has."""
+    """One subject about which one labeler is to answer, until it has."""
 
     labeler: Labeler
-    caption_id: int
-    caption: bytes
+    subject_id: SubjectId
+    subject: Subject
     requests: int = 0
     attempts: int = 0
-    """Failures that count against the caption."""
+    """Failures that count against the subject."""
     answers_at_fault: int | None = None
-    """How many answers the backend had given when it last faulted on this caption."""
+    """How many answers the backend had given when it last faulted on this subject."""
 
     @property
     def key(self) -> JobKey:
         """What no two open jobs share."""
-        return (self.labeler.id, self.caption_id)
+        return (self.labeler.id, self.subject_id)
 
     def record(
         self, judgement: Judgement, completion: Completion | None, *, backend: str, created_at: float
-    ) -> AnnotationRecord:
+    ) -> AnnotationRecord | ComparisonRecord:
         """Returns what is kept of the outcome. Without a completion, the question stands in for what was sent."""
         if completion is None:
             completion = self._unanswered()
             answer = None
         else:
             answer = completion.text
-        return AnnotationRecord(
+        return self.labeler.question.record(
+            self.subject_id,
+            judgement,
             labeler_id=self.labeler.id,
-            caption_id=self.caption_id,
             status=judgement.status,
-            helpful=judgement.helpful,
-            p_helpful=judgement.p_helpful,
             score=judgement.score,
             prompt_prefix=completion.sent_prefix,
             prompt_suffix=completion.sent_suffix,
@@ -60,8 +60,8 @@ class Job:
         )
 
     def _unanswered(self) -> Completion:
-        """Returns the question of a caption that got no answer, for its record."""
-        request = self.labeler.request(self.caption)
+        """Returns the question that got no answer, for its record."""
+        request = self.labeler.request(self.subject)
         return Completion(
             sent_prefix=request.text_prefix,
             sent_suffix=request.text_suffix,
@@ -78,7 +78,7 @@ class Job:
 class LabelerCounts:
     """What one labeler has to do and has done since the service started.
 
-    queued, in_flight: captions waiting and being asked. labelled, failed, unparsed: outcomes. dropped: captions that
+    queued, in_flight: subjects waiting and being asked. labelled, failed, unparsed: outcomes. dropped: subjects that
     fell out of the full queue. requests: questions sent. failures: failed requests by the error's name.
     """
 
@@ -93,7 +93,7 @@ class LabelerCounts:
 
 
 class Offer(NamedTuple):
-    """What became of captions offered: newly queued; dropped (the oldest, of any offer) or not taken, lacking room."""
+    """What became of subjects offered: newly queued; dropped (the oldest, of any offer) or not taken, lacking room."""
 
     accepted: int
     dropped: int

@@ -15,13 +15,11 @@ from typing import NamedTuple
 from llm_annotator.backends.base import Backend
 from llm_annotator.errors import ConfigError
 from llm_annotator.promptfiles import resolve_labeler
-from llm_annotator.spec import Example, LabelerSpec
-from llm_annotator.types import Completion, Judgement, LabelStatus, Request
+from llm_annotator.questions import Example, PairExample, Question
+from llm_annotator.spec import LabelerSpec
+from llm_annotator.types import Completion, Judgement, LabelStatus, Request, Subject
 
-__all__ = ["Example", "Labeler", "LabelerSpec", "resolve_labeler"]
-
-CONTENT_FREE_CAPTIONS = (b"N/A", b"", b"[MASK]")
-"""The inputs that say nothing in Zhao et al., "Calibrate Before Use" (arXiv 2102.09690), section 5."""
+__all__ = ["Example", "Labeler", "LabelerSpec", "PairExample", "resolve_labeler"]
 
 _MARKERS = " \t\r\n\u2581\u0120\u010a"
 """White space, and how SentencePiece and byte-level BPE vocabularies write it at the start of a token."""
@@ -43,12 +41,21 @@ class Labeler:
         """Short name of this labeler, the same on every machine."""
         self._preparing = asyncio.Lock()  # guards the one measurement of `offset`
 
-    def request(self, caption: bytes) -> Request:
-        """Returns the question about one caption."""
-        return self.spec.request(caption)
+    @property
+    def question(self) -> Question:
+        """What is asked: about captions, or about pairs of them."""
+        return self.spec.asking
+
+    def request(self, subject: Subject) -> Request:
+        """Returns the question about one subject.
+
+        Raises:
+            TypeError: a pair for a labeler that judges single captions, or the other way round.
+        """
+        return self.spec.request(subject)
 
     async def prepare(self, backend: Backend) -> None:
-        """Measures the score of captions that say nothing, where the spec asks for it; once, later calls return.
+        """Measures the score of subjects that say nothing, where the spec asks for it; once, later calls return.
 
         Raises:
             BackendError: the backend did not answer; call again later.
@@ -58,8 +65,8 @@ class Labeler:
             if self.offset is not None:
                 return
             scores: list[float] = []
-            for caption in CONTENT_FREE_CAPTIONS:
-                score = _score(await backend.complete(self.request(caption)), self.spec).score
+            for subject in self.question.content_free:
+                score = _score(await backend.complete(self.request(subject)), self.spec).score
                 if score is None:
                     raise ConfigError(
                         f"calibration 'content_free' needs the log-probabilities of {self.spec.positive!r} and "

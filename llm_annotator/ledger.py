@@ -1,4 +1,7 @@
-"""What a client knows about its captions: which were answered, which are to be offered. No network, no clock."""
+"""What a client knows about its subjects (captions, or pairs of them): which were answered, which are to be offered.
+
+No network, no clock.
+"""
 
 import itertools
 import logging
@@ -6,7 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
-from llm_annotator.types import LabelStatus, LabelUpdate
+from llm_annotator.questions import QUESTIONS, Question
+from llm_annotator.types import LabelStatus, News, Subject
 from llm_annotator.wire import MAX_CAPTION_BYTES
 
 _log = logging.getLogger(__name__)
@@ -14,10 +18,10 @@ _log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 
 MAX_PENDING = 100_000
-"""Captions without an answer that are kept; beyond it the oldest are dropped and counted."""
+"""Subjects without an answer that are kept; beyond it the oldest are dropped and counted."""
 
 MAX_OFFER = 5_000
-"""Captions, or occurrences of captions, in one request."""
+"""Subjects, or occurrences of captions, in one request."""
 
 MAX_OFFER_BYTES = 4 * 2**20
 """Bytes of captions in one request, so that it stays well below what the service takes."""
@@ -26,121 +30,128 @@ _SHOWN_BYTES = 80
 """How much of a caption stands in the log."""
 
 REOFFER_S = 30.0
-"""A caption answered without a label is offered again at most this often; the service decides when to ask."""
+"""A subject answered without a label is offered again at most this often; the service decides when to ask."""
 
 
 class Ledger:
-    """Keeps every caption without an answer until it has one. Times are seconds of any steady clock.
+    """Keeps every subject without an answer until it has one. Times are seconds of any steady clock.
+
+    question: which subjects there are; by default single captions.
 
     What is to be offered is either fresh, and goes on top of what the service has queued, or backlog, which was
     offered before and may be lost: the service was restarted, or its queue ran over. Backlog goes beneath, newest
     first, and only as far as the service says that it has room.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, question: Question = QUESTIONS["label"]) -> None:
+        self._question = question
         self.dropped = 0
-        """Captions that were not kept: too long, refused by the service, or too many."""
-        self._given_up: set[bytes] = set()
-        self._pending: dict[bytes, None] = {}  # without an answer, newest last
-        self._fresh: dict[bytes, None] = {}  # those of them that were never offered, or are wanted before all others
-        self._backlog: dict[bytes, None] = {}  # those of them that are to be offered again
+        """Subjects that were not kept: too long, refused by the service, or too many."""
+        self._given_up: set[Subject] = set()
+        self._pending: dict[Subject, None] = {}  # without an answer, newest last
+        self._fresh: dict[Subject, None] = {}  # those of them that were never offered, or are wanted before all others
+        self._backlog: dict[Subject, None] = {}  # those of them that are to be offered again
         self._backlog_is_stale = False  # all that were offered belong into it; put there when they are needed
-        self._answers: dict[bytes, tuple[LabelUpdate, float]] = {}
+        self._answers: dict[Subject, tuple[News, float]] = {}
         self._tally: Counter[LabelStatus] = Counter()
 
     @property
     def pending(self) -> int:
-        """Captions without an answer."""
+        """Subjects without an answer."""
         return len(self._pending)
 
     @property
     def has_fresh(self) -> bool:
-        """True if captions wait to be offered on top."""
+        """True if subjects wait to be offered on top."""
         return bool(self._fresh)
 
     @property
     def has_backlog(self) -> bool:
-        """True if captions wait to be offered again."""
+        """True if subjects wait to be offered again."""
         return bool(self._backlog) or self._backlog_is_stale
 
     def answered(self, status: LabelStatus) -> int:
-        """Returns how many captions have this answer now."""
+        """Returns how many subjects have this answer now."""
         return self._tally[status]
 
-    def want(self, caption: bytes, now_s: float) -> None:
-        """Notes that a label is wanted, before those of all captions so far, even if it was wanted already.
+    def want(self, subject: Subject, now_s: float) -> None:
+        """Notes that an answer is wanted, before those about all subjects so far, even if it was wanted already.
 
-        Empty captions, and those labelled already, change nothing.
+        Empty captions, pairs that need no comparing, and what has a label already change nothing.
+
+        Raises:
+            TypeError: a subject of another question.
         """
-        if not caption or caption in self._given_up:
+        captions = self._question.captions(subject)
+        if self._question.is_void(captions) or subject in self._given_up:
             return
-        if caption in self._pending:
-            self._forget(caption)
-            self._pending[caption] = self._fresh[caption] = None
+        if subject in self._pending:
+            self._forget(subject)
+            self._pending[subject] = self._fresh[subject] = None
             return
-        if len(caption) > MAX_CAPTION_BYTES:
-            self.give_up([caption], f"longer than {MAX_CAPTION_BYTES} bytes")
+        if max(map(len, captions)) > MAX_CAPTION_BYTES:
+            self.give_up([subject], f"longer than {MAX_CAPTION_BYTES} bytes")
             return
-        answer = self._answers.get(caption)
+        answer = self._answers.get(subject)
         if answer is not None and (answer[0].status is LabelStatus.LABELLED or now_s - answer[1] < REOFFER_S):
             return
-        self._pending[caption] = None
-        self._fresh[caption] = None
+        self._pending[subject] = None
+        self._fresh[subject] = None
         self._drop_oldest()
 
-    def next_fresh(self) -> list[bytes]:
-        """Returns fresh captions for one request, the newest last, where the service starts."""
-        return cut(self._fresh, len)
+    def next_fresh(self) -> list[Subject]:
+        """Returns fresh subjects for one request, the newest last, where the service starts."""
+        return cut(self._fresh, self._bytes)
 
-    def next_backlog(self, room: int) -> list[bytes]:
-        """Returns the newest captions that are to be offered again, at most `room`, the newest last."""
+    def next_backlog(self, room: int) -> list[Subject]:
+        """Returns the newest subjects that are to be offered again, at most `room`, the newest last."""
         if self._backlog_is_stale:
-            self._backlog = {caption: None for caption in self._pending if caption not in self._fresh}
+            self._backlog = {subject: None for subject in self._pending if subject not in self._fresh}
             self._backlog_is_stale = False
-        return cut(itertools.islice(reversed(self._backlog), room), len)[::-1]
+        return cut(itertools.islice(reversed(self._backlog), room), self._bytes)[::-1]
 
-    def offered(self, batch: Iterable[bytes]) -> None:
-        """Notes that the service has these captions."""
-        for caption in batch:
-            self._fresh.pop(caption, None)
-            self._backlog.pop(caption, None)
+    def offered(self, batch: Iterable[Subject]) -> None:
+        """Notes that the service has these subjects."""
+        for subject in batch:
+            self._fresh.pop(subject, None)
+            self._backlog.pop(subject, None)
 
     def some_lost(self) -> None:
-        """Notes that the service may have lost any caption that it was offered."""
+        """Notes that the service may have lost any subject that it was offered."""
         self._backlog_is_stale = len(self._pending) > len(self._fresh)
 
-    def give_up(self, captions: Sequence[bytes], why: str) -> None:
-        """Notes that captions can never have a label: they are not offered again. The log tells of the first ones."""
-        if captions and not self._given_up:
+    def give_up(self, subjects: Sequence[Subject], why: str) -> None:
+        """Notes that subjects can never have an answer: they are not offered again. The log tells of the first ones."""
+        if subjects and not self._given_up:
             _log.warning(
-                "%d captions get no label (%s); the first begins %r. Others like it are only counted.",
-                len(captions),
+                "%d questions get no label (%s); the first is about %s. Others like it are only counted.",
+                len(subjects),
                 why,
-                captions[0][:_SHOWN_BYTES],
+                " and ".join(repr(caption[:_SHOWN_BYTES]) for caption in self._question.captions(subjects[0])),
             )
-        for caption in captions:
-            self._forget(caption)
-            self._given_up.add(caption)
+        for subject in subjects:
+            self._forget(subject)
+            self._given_up.add(subject)
             self.dropped += 1
 
     def start_over(self) -> None:
-        """Notes that another labeler answers from now on: every caption is without an answer again."""
-        answered = [caption for caption in self._answers if caption not in self._pending]
+        """Notes that another labeler answers from now on: every subject is without an answer again."""
+        answered = [subject for subject in self._answers if subject not in self._pending]
         self._answers.clear()
         self._tally.clear()
         self._pending = dict.fromkeys(answered) | self._pending
         self._drop_oldest()
         self.some_lost()
 
-    def learn(self, updates: Iterable[LabelUpdate], now_s: float) -> list[LabelUpdate]:
-        """Notes answers; returns those that are news to this client, which asked for the caption."""
-        news: list[LabelUpdate] = []
+    def learn(self, updates: Iterable[News], now_s: float) -> list[News]:
+        """Notes answers; returns those that are news to this client, which asked about the subject."""
+        news: list[News] = []
         for update in updates:
-            known = self._answers.get(update.caption)
-            if update.caption not in self._pending and known is None:
+            known = self._answers.get(update.subject)
+            if update.subject not in self._pending and known is None:
                 continue  # another run asked
-            self._forget(update.caption)
-            self._answers[update.caption] = (update, now_s)
+            self._forget(update.subject)
+            self._answers[update.subject] = (update, now_s)
             if known is not None and known[0] == update:
                 continue
             if known is not None:
@@ -154,10 +165,13 @@ class Ledger:
             self._forget(next(iter(self._pending)))
             self.dropped += 1
 
-    def _forget(self, caption: bytes) -> None:
-        self._pending.pop(caption, None)
-        self._fresh.pop(caption, None)
-        self._backlog.pop(caption, None)
+    def _forget(self, subject: Subject) -> None:
+        self._pending.pop(subject, None)
+        self._fresh.pop(subject, None)
+        self._backlog.pop(subject, None)
+
+    def _bytes(self, subject: Subject) -> int:
+        return sum(map(len, self._question.captions(subject)))
 
 
 def cut(items: Iterable[Item], caption_bytes: Callable[[Item], int]) -> list[Item]:

@@ -4,7 +4,7 @@ import threading
 from collections import deque
 from dataclasses import dataclass
 
-from llm_annotator.types import LabelUpdate, Occurrence
+from llm_annotator.types import News, Occurrence, Subject
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -12,10 +12,11 @@ class ClientHealth:
     """How labelling fares, as one run sees it.
 
     connected: the service answered last time. message: what is wrong and what to do; empty if all is well.
-    queued: captions of this run without an answer, those in flight included. in_flight: questions that the service
-    has under way for this labeler. labelled, failed, unparsed: captions of this run by their answer.
-    dropped: captions that fell out of a full queue (here and at the service; they are offered again), and those that
-    can never be labelled because they are too long.
+    queued: subjects (captions, or pairs of them) of this run without an answer, those in flight included.
+    in_flight: questions that the service has under way for this labeler. labelled, failed, unparsed: subjects of this
+    run by their answer.
+    dropped: subjects that fell out of a full queue (here and at the service; they are offered again), and those that
+    can never be labelled because a caption is too long.
     requests: questions to the LLM since the service started. labels_per_s: of this labeler, lately.
     """
 
@@ -38,8 +39,8 @@ class Mailbox:
     """
 
     def __init__(self) -> None:
-        self.batches: deque[tuple[bytes, ...] | tuple[Occurrence, ...]] = deque()
-        self.updates: deque[LabelUpdate] = deque()
+        self.batches: deque[tuple[Subject, ...] | tuple[Occurrence, ...]] = deque()
+        self.updates: deque[News] = deque()
         self.dropped_captions = 0
         self._lock = threading.Lock()  # guards `_health`
         self._health = ClientHealth(message="The annotator has not answered yet.")

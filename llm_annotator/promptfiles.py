@@ -1,5 +1,6 @@
 """Goal and prompt files: YAML that ships with the package, or that a user wrote."""
 
+import itertools
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,14 +11,17 @@ import yaml
 from llm_annotator.choices import unknown_name
 from llm_annotator.config import LabelerConfig
 from llm_annotator.errors import ConfigError
-from llm_annotator.spec import Example, LabelerSpec
+from llm_annotator.questions import QUESTIONS, QuestionName
+from llm_annotator.spec import LabelerSpec
 
 _PACKAGE = Path(__file__).parent
 _ENDINGS = (".yaml", ".yml")
 _LABELS = ("helpful", "unhelpful")
 
 DEFAULT_PROMPT = "progress"
-"""Prompt of the goals that name none."""
+"""Prompt for labels of the goals that name none."""
+
+_OPTIONAL = ("max_caption_chars", "question", "threshold")
 
 PROMPT_TEMPLATES = ("text_header", "text_example", "text_question", "chat_system", "chat_question")
 
@@ -25,34 +29,48 @@ PROMPT_TEMPLATES = ("text_header", "text_example", "text_question", "chat_system
 class Goal(NamedTuple):
     """What the agent is to achieve.
 
-    prompt: name or path of the prompt that this goal is asked with, unless the settings name another.
-    examples: captions of the goal's own game and whether each is helpful; they replace those of any prompt.
+    prompt: name or path of the prompt that asks for labels, unless the settings name another.
+    examples: captions of the goal's own game and whether each is helpful; they replace those of any prompt. A prompt
+        that compares gets each helpful one against an unhelpful one.
     threshold: in nats, measured with the goal's own prompt and no calibration, and used with nothing else.
     """
 
     text: str
     prompt: str = DEFAULT_PROMPT
     examples: tuple[tuple[str, bool], ...] = ()
-    threshold: float = 0.0
+    threshold: float | None = None
 
 
-def resolve_labeler(config: LabelerConfig) -> LabelerSpec:
+def resolve_labeler(config: LabelerConfig, question: QuestionName = "label") -> LabelerSpec:
     """Returns the labeler that the settings describe, goal and prompt files read.
 
+    question: what it is to be asked: whether a caption is helpful, or which of two is better.
+
     Raises:
-        ConfigError: no goal or prompt of that name (the message lists what there is), or a file that cannot be used.
+        ConfigError: no goal or prompt of that name (the message lists what there is), a prompt that asks another
+            question, or a file that cannot be used.
     """
     goal = load_goal(config.goal)
-    prompt_name = goal.prompt if config.prompt is None else config.prompt
+    asking = QUESTIONS[question]
+    own_prompt = asking.default_prompt or goal.prompt
+    prompt_name = own_prompt if config.prompt is None else config.prompt
     prompt = load_prompt(prompt_name)
+    if prompt["question"] != question:
+        fitting = ", ".join(name for name in names("prompts") if load_prompt(name)["question"] == question)
+        raise ConfigError(
+            f"prompt {prompt_name!r} asks for a {prompt['question']}, and what is wanted here is a {question}: leave "
+            f"annotator.labeler.prompt out, or set it to one that asks for that ({fitting}, or a file with "
+            f"`question: {question}`)"
+        )
+    measured = prompt.pop("threshold")
+    if goal.threshold is not None and prompt_name == goal.prompt:
+        measured = goal.threshold
     threshold = config.threshold
     if threshold is None:
-        measured_so = prompt_name == goal.prompt and config.calibration == "none"
-        threshold = goal.threshold if measured_so else 0.0
-    if goal.examples:
-        words = {True: prompt["positive"], False: prompt["negative"]}
+        threshold = measured if measured is not None and config.calibration == "none" else 0.0
+    if examples := asking.examples(goal.examples, (prompt["positive"], prompt["negative"])):
         prompt["example_goal"] = goal.text
-        prompt["examples"] = tuple(Example(caption, words[helpful]) for caption, helpful in goal.examples)
+        prompt["examples"] = examples
     return LabelerSpec(
         goal=goal.text,
         **prompt,
@@ -87,12 +105,12 @@ def _read_goal(path: Path) -> Goal:
     prompt = _text(content, "prompt", path) if "prompt" in content else DEFAULT_PROMPT
     if prompt.endswith(_ENDINGS):  # a file beside the goal's own
         prompt = str(path.parent / Path(prompt).expanduser())
-    pairs = _pairs(content.get("examples") or [], "label", _LABELS, path)
+    pairs = _examples(content.get("examples") or [], ("caption",), "label", _LABELS, path)
     return Goal(
         text=_text(content, "goal", path),
         prompt=prompt,
         examples=tuple((caption, label == _LABELS[0]) for caption, label in pairs),
-        threshold=_number(content.get("threshold", "0"), "threshold", path),
+        threshold=_maybe_number(content, "threshold", path),
     )
 
 
@@ -101,14 +119,14 @@ def load_prompt(prompt: str) -> dict[str, Any]:
 
     Raises:
         ConfigError: no such prompt, a missing or unknown key, an answer that is neither of the two words, or a
-            question without `{caption}`.
+            question without its captions.
     """
     path = _find("prompts", prompt)
     if path is None:
         hint = " (or give a path to a YAML file)"
         raise ConfigError(unknown_name("prompt", prompt, names("prompts"), hint=hint))
     required = ("instruction", "positive", "negative", *PROMPT_TEMPLATES)
-    content = _read(path, required=required, optional=("description", "example_goal", "examples", "max_caption_chars"))
+    content = _read(path, required=required, optional=("description", "example_goal", "examples", *_OPTIONAL))
     fields: dict[str, Any] = {name: _text(content, name, path) for name in required if name not in PROMPT_TEMPLATES}
     # Templates are taken as they stand: their last line end is a part of the prompt.
     fields |= {name: _template(content, name, path) for name in PROMPT_TEMPLATES}
@@ -117,31 +135,41 @@ def load_prompt(prompt: str) -> dict[str, Any]:
             raise ConfigError(f"{path}: {name!r} must be a single word, not {fields[name]!r}")
     if fields["positive"].casefold() == fields["negative"].casefold():
         raise ConfigError(f"{path}: 'positive' and 'negative' are the same word")
-    for name in ("text_question", "chat_question"):
-        if fields[name].count("{caption}") != 1:
-            raise ConfigError(f"{path}: {name!r} must hold {{caption}} exactly once")
-    pairs = _pairs(content.get("examples") or [], "answer", (fields["positive"], fields["negative"]), path)
-    fields["examples"] = tuple(Example(caption, answer) for caption, answer in pairs)
+    question = content.get("question", "label")
+    if question not in QUESTIONS:
+        raise ConfigError(f"{path}: {unknown_name('question', str(question), QUESTIONS)}")
+    asking = QUESTIONS[question]
+    for name, place in itertools.product(("text_question", "chat_question"), asking.placeholders):
+        if fields[name].count(f"{{{place}}}") != 1:
+            raise ConfigError(f"{path}: {name!r} must hold {{{place}}} exactly once")
+    words = (fields["positive"], fields["negative"])
+    rows = _examples(content.get("examples") or [], asking.placeholders, "answer", words, path)
+    fields["question"] = question
+    fields["examples"] = tuple(asking.example(*row) for row in rows)
+    fields["threshold"] = _maybe_number(content, "threshold", path)
     fields["example_goal"] = str(content.get("example_goal", "")).strip()
     if "max_caption_chars" in content:
         fields["max_caption_chars"] = _count(content["max_caption_chars"], path)
     return fields
 
 
-def _pairs(content: Any, key: str, words: tuple[str, str], path: Path) -> tuple[tuple[str, str], ...]:
-    """Returns the examples, each a caption and one of the two words, which stands under `key`."""
+def _examples(
+    content: Any, captions: tuple[str, ...], key: str, words: tuple[str, str], path: Path
+) -> tuple[tuple[str, ...], ...]:
+    """Returns the examples: the captions, which stand under those names, and then one of the two words, under `key`."""
     if not isinstance(content, list):
-        raise ConfigError(f"{path}: 'examples' must be a list of caption and {key}")
-    found: list[tuple[str, str]] = []
+        raise ConfigError(f"{path}: 'examples' must be a list of {', '.join(captions)} and {key}")
+    found: list[tuple[str, ...]] = []
     for number, item in enumerate(content, start=1):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        if not isinstance(item, Mapping) or set(item) != {"caption", key}:  # pyright: ignore[reportUnknownArgumentType]
-            raise ConfigError(f"{path}: example {number} must have the keys 'caption' and '{key}' and no other")
-        caption, word = str(item["caption"]), str(item[key])  # pyright: ignore[reportUnknownArgumentType]
+        if not isinstance(item, Mapping) or set(item) != {*captions, key}:  # pyright: ignore[reportUnknownArgumentType]
+            listed = ", ".join(f"'{name}'" for name in captions)
+            raise ConfigError(f"{path}: example {number} must have the keys {listed} and '{key}' and no other")
+        word = str(item[key])  # pyright: ignore[reportUnknownArgumentType]
         if word not in words:
             raise ConfigError(
                 f"{path}: the {key} of example {number} is {word!r}, neither {words[0]!r} nor {words[1]!r}"
             )
-        found.append((caption, word))
+        found.append((*(str(item[name]) for name in captions), word))  # pyright: ignore[reportUnknownArgumentType]
     return tuple(found)
 
 
@@ -151,7 +179,10 @@ def _count(value: str, path: Path) -> int:
     return int(value)
 
 
-def _number(value: Any, key: str, path: Path) -> float:
+def _maybe_number(content: Mapping[str, Any], key: str, path: Path) -> float | None:
+    if key not in content:
+        return None
+    value = content[key]
     try:
         number = float(value)
     except (TypeError, ValueError):

@@ -8,13 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from llm_annotator.errors import StoreError
-from llm_annotator.store.records import AnnotationRecord
+from llm_annotator.store.records import AnnotationRecord, ComparisonRecord
 from llm_annotator.store.writer import Store
 
 _log = logging.getLogger(__name__)
 
 RETRY_S = 5.0
 """Pause before a write that failed (full disk, locked file) is tried again."""
+
+Record = AnnotationRecord | ComparisonRecord
 
 Result = TypeVar("Result")
 
@@ -29,7 +31,7 @@ class Recorder:
         self._store = store
         self._on_commit = on_commit
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="annotation-store")
-        self._waiting: list[tuple[AnnotationRecord, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Record, asyncio.Future[None]]] = []
         self._kick = asyncio.Event()
         self._stopping = False
         self.problem = ""
@@ -39,7 +41,7 @@ class Recorder:
         """Returns what `function` makes of the store, run in the store's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, self._store)
 
-    async def add(self, record: AnnotationRecord) -> None:
+    async def add(self, record: Record) -> None:
         """Keeps one outcome; returns once it is committed. While the store cannot be written, it waits."""
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((record, done))
@@ -82,7 +84,7 @@ class Recorder:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._kick.wait(), timeout=pause - asyncio.get_running_loop().time())
 
-    async def _write(self, batch: list[tuple[AnnotationRecord, asyncio.Future[None]]]) -> None:
+    async def _write(self, batch: list[tuple[Record, asyncio.Future[None]]]) -> None:
         records = [record for record, _ in batch]
         try:
             await self.call(lambda store: store.add_annotations(records))

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, Literal, Self
 
 from llm_annotator.captions import render_caption
 from llm_annotator.errors import ConfigError
-from llm_annotator.types import Message, Request
+from llm_annotator.questions import QUESTIONS, Example, PairExample, Question, QuestionName
+from llm_annotator.types import Message, Request, Subject
 
 SPEC_SCHEMA = 1
 """Version of `LabelerSpec.to_wire`, and a part of every labeler's id."""
@@ -17,29 +18,24 @@ CHOICE_MAX_TOKENS = 3
 of which begin an answer with a line end."""
 
 
-class Example(NamedTuple):
-    """One worked example of a prompt: a caption and the right answer word."""
-
-    caption: str
-    answer: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class LabelerSpec:
     """All that is asked and how the answer is read, without the model.
 
-    Templates may hold `{instruction}`, `{example_goal}`, `{goal}`, and those of a question `{caption}`, exactly once.
+    Templates may hold `{instruction}`, `{example_goal}`, `{goal}`, and those of a question `{caption}`, exactly once;
+    if two captions are compared, `{first}` and `{second}` instead, each exactly once and in any order.
 
     goal: what the agent is to achieve, in plain words.
-    positive, negative: the two answer words.
-    threshold: a caption is helpful if its score is above this, in nats.
+    positive, negative: the two answer words; of two captions the positive word says that the first is better.
+    threshold: the answer is the positive word if its score is above this, in nats.
+    question: what is asked: "label" (is this caption helpful?) or "preference" (which of two is better?).
     max_caption_chars: longer captions are cut in the prompt (the store keeps them whole).
     """
 
     goal: str
     instruction: str
     example_goal: str
-    examples: tuple[Example, ...]
+    examples: tuple[Example, ...] | tuple[PairExample, ...]
     text_header: str
     text_example: str
     text_question: str
@@ -51,11 +47,19 @@ class LabelerSpec:
     threshold: float = 0.0
     calibration: Literal["none", "content_free"] = "none"
     max_caption_chars: int = 400
+    question: QuestionName = "label"
+
+    @property
+    def asking(self) -> Question:
+        """What belongs to the question that is asked."""
+        return QUESTIONS[self.question]
 
     def to_wire(self) -> dict[str, Any]:
         """Returns the spec as plain JSON types, for `from_wire`."""
         wire = asdict(self)
         wire["examples"] = [list(example) for example in self.examples]
+        if self.question == "label":
+            del wire["question"]  # as before there was another: labels keep their labelers
         return {"schema": SPEC_SCHEMA, **wire}
 
     @classmethod
@@ -70,33 +74,47 @@ class LabelerSpec:
                 f"this labeler has schema {wire.get('schema')!r}, this version of oni-jax reads schema {SPEC_SCHEMA}: "
                 "use the same version for the run and for the annotator"
             )
-        values = {name: value for name, value in wire.items() if name != "schema"}
+        values: dict[str, Any] = {"question": "label"} | {name: wire[name] for name in wire if name != "schema"}
         wrong = set(values) ^ {item.name for item in fields(cls)}
         if wrong:
             raise ConfigError(f"a labeler sent over the wire has missing or unknown fields: {', '.join(sorted(wrong))}")
-        values["examples"] = tuple(Example(*pair) for pair in values["examples"])
+        if values["question"] not in QUESTIONS:
+            known = ", ".join(QUESTIONS)
+            raise ConfigError(f"this version of oni-jax knows no question {values['question']!r}, only {known}")
+        example = QUESTIONS[values["question"]].example
+        try:
+            values["examples"] = tuple(example(*fields) for fields in values["examples"])
+        except TypeError as error:
+            raise ConfigError(f"a labeler sent over the wire has examples of another question: {error}") from error
         return cls(**values)
 
-    def request(self, caption: bytes) -> Request:
-        """Returns the question about one caption, as chat and as plain text."""
-        shown = render_caption(caption, max_chars=self.max_caption_chars)
-        before, after = (self._fill(part) for part in self.text_question.split("{caption}"))
-        examples = "".join(self._fill(self.text_example, answer=e.answer, caption=e.caption) for e in self.examples)
+    def request(self, subject: Subject) -> Request:
+        """Returns the question about one caption, or one ordered pair of captions, as chat and as plain text.
+
+        Raises:
+            TypeError: a subject of another question.
+        """
+        captions = self.asking.captions(subject)
+        rendered = [render_caption(caption, max_chars=self.max_caption_chars) for caption in captions]
+        shown = dict(zip(self.asking.placeholders, rendered, strict=True))
+        # What stands before the captions is the same for all of them, whichever comes first.
+        start = min(self.text_question.index(f"{{{name}}}") for name in shown)
+        examples = "".join(self._fill(self.text_example, **example._asdict()) for example in self.examples)
         return Request(
-            caption=caption,
+            captions=captions,
             messages=self._messages(shown),
-            text_prefix=self._fill(self.text_header) + examples + before,
-            text_suffix=shown + after,
+            text_prefix=self._fill(self.text_header) + examples + self._fill(self.text_question[:start]),
+            text_suffix=self._fill(self.text_question[start:], **shown),
             choices=(self.positive, self.negative),
             max_tokens=CHOICE_MAX_TOKENS,
         )
 
-    def _messages(self, shown: str) -> tuple[Message, ...]:
+    def _messages(self, shown: Mapping[str, str]) -> tuple[Message, ...]:
         turns = [Message("system", self._fill(self.chat_system))]
-        for caption, answer in self.examples:
-            question = self._fill(self.chat_question, goal=self.example_goal, caption=caption)
-            turns += [Message("user", question), Message("assistant", answer)]
-        return (*turns, Message("user", self._fill(self.chat_question, caption=shown)))
+        for example in self.examples:
+            question = self._fill(self.chat_question, goal=self.example_goal, **example._asdict())
+            turns += [Message("user", question), Message("assistant", example.answer)]
+        return (*turns, Message("user", self._fill(self.chat_question, **shown)))
 
     def _fill(self, template: str, **more: str) -> str:
         # Plain replacement, not str.format: goals and captions may hold braces.

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 
 class LabelStatus(StrEnum):
-    """What became of a caption. Only LABELLED carries a label; the others never count as unhelpful."""
+    """What became of a question. Only LABELLED carries a label; the others never count as unhelpful."""
 
     LABELLED = "labelled"
     UNPARSED = "unparsed"
@@ -27,16 +27,17 @@ class Message(NamedTuple):
 class Request:
     """One question to a model, in both forms that model servers take.
 
-    caption: the caption asked about, whole (scripted and replaying backends look at it).
+    captions: what is asked about, whole: one caption, or the two that are compared, in their order (scripted and
+        replaying backends look at them).
     messages: system turn, worked examples as user/assistant turns, the question as the last user turn.
     text_prefix, text_suffix: the same as plain text for completion APIs; the prefix does not depend on the
-        caption, so servers can cache it.
+        captions, so servers can cache it.
     choices: the words whose log-probabilities at the first answer token are wanted, in the labeler's order
         (positive word first). Empty if the answer is free text.
     max_tokens: upper bound of the answer, in tokens.
     """
 
-    caption: bytes
+    captions: tuple[bytes, ...]
     messages: tuple[Message, ...]
     text_prefix: str
     text_suffix: str
@@ -71,6 +72,7 @@ class Completion:
 class Judgement:
     """What a labeler read out of a completion.
 
+    helpful: the answer is the positive word: the caption is helpful, or the first of two captions is the better one.
     score: log P(positive word) - log P(negative word) after calibration, in nats; None without log-probabilities.
     p_helpful: probability in [0, 1] that goes with `score` (its logistic), None likewise.
     detail: why there is no label, in words; empty when there is one.
@@ -96,6 +98,33 @@ class LabelUpdate:
     p_helpful: float | None
     source: Literal["llm", "human"] = "llm"
 
+    @property
+    def subject(self) -> bytes:
+        """What was asked about."""
+        return self.caption
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One question about an ordered pair of captions, which of the two tells of more progress, and its answer.
+
+    A model may favour a place: a preference is what the questions about both orders come to.
+
+    first_better: None if there is no label.
+    p_first: probability in [0, 1] that the first is better, None without log-probabilities.
+    """
+
+    first: bytes
+    second: bytes
+    status: LabelStatus
+    first_better: bool | None
+    p_first: float | None
+
+    @property
+    def subject(self) -> tuple[bytes, bytes]:
+        """What was asked about."""
+        return (self.first, self.second)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Occurrence:
@@ -112,3 +141,10 @@ class Occurrence:
     last_step: int
     reward_sum: float
     episode_count: int | None = None
+
+
+Subject = bytes | tuple[bytes, bytes]
+"""What one question is about: a caption, or an ordered pair of them."""
+
+News = LabelUpdate | Comparison
+"""What `AnnotatorClient.poll` returns."""

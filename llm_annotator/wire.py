@@ -6,9 +6,11 @@ POST /v1/labels       {labeler_id, after, wait_s}                 -> {instance, 
 POST /v1/occurrences  {run_id, occurrences}                       -> {instance, stored}
 GET  /v1/status, /healthz                                         -> JSON for people and monitors
 
-Captions are asked about last one first, after (`older`) or before those that are queued already.
+`captions` holds what the labeler is asked about: captions, or, of a labeler that compares, ordered pairs [first,
+second]. They are asked about last one first, after (`older`) or before those that are queued already.
 `instance` is new each time the service starts: a client that sees another one registers again and offers again what
-is unanswered. `known` and `updates` hold labels; `cursor` numbers the changes of the store and outlives the service.
+is unanswered. `known` and `updates` hold labels or comparisons; `cursor` numbers the changes of the store and outlives
+the service.
 Errors are JSON, {error, message}, whatever was asked.
 """
 
@@ -19,7 +21,7 @@ from typing import Any, cast
 
 import msgpack  # pyright: ignore[reportMissingTypeStubs]
 
-from llm_annotator.types import LabelStatus, LabelUpdate, Occurrence
+from llm_annotator.types import Comparison, LabelStatus, LabelUpdate, Occurrence
 
 PROTOCOL = 1
 """Version of these messages."""
@@ -95,15 +97,33 @@ class LabelerStatus:
         return cls(**{name: value for name, value in wire.items() if name in cls.__dataclass_fields__})
 
 
-def update_to_wire(update: LabelUpdate) -> list[Any]:
+def label_to_row(update: LabelUpdate) -> list[Any]:
     """Returns one label as a row."""
     return [update.caption, str(update.status), update.helpful, update.p_helpful, update.source]
 
 
-def update_from_wire(row: Sequence[Any]) -> LabelUpdate:
+def label_from_row(row: Sequence[Any]) -> LabelUpdate:
     """Returns the label that a row holds."""
     caption, status, helpful, p_helpful, source = row
     return LabelUpdate(caption=caption, status=LabelStatus(status), helpful=helpful, p_helpful=p_helpful, source=source)
+
+
+def comparison_to_row(comparison: Comparison) -> list[Any]:
+    """Returns one comparison as a row."""
+    return [
+        [comparison.first, comparison.second],
+        str(comparison.status),
+        comparison.first_better,
+        comparison.p_first,
+    ]
+
+
+def comparison_from_row(row: Sequence[Any]) -> Comparison:
+    """Returns the comparison that a row holds."""
+    (first, second), status, first_better, p_first = row
+    return Comparison(
+        first=first, second=second, status=LabelStatus(status), first_better=first_better, p_first=p_first
+    )
 
 
 def occurrence_to_wire(item: Occurrence) -> list[Any]:

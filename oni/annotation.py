@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 
@@ -19,27 +19,22 @@ from llm_annotator import (
     AnnotatorClient,
     AnnotatorError,
     ClientHealth,
+    Comparison,
     LabelerSpec,
-    LabelUpdate,
+    News,
     Occurrence,
     ServiceProcess,
+    Subject,
     create_backend,
     resolve_labeler,
 )
 from llm_annotator import ConfigError as AnnotatorConfigError
+from oni.asking import make_asking
 from oni.captions import CaptionTable
 from oni.config import TrainConfig
 from oni.errors import ConfigError, OniError
+from oni.rewards import Needs, RewardModel
 from oni.rundir import RunDir
-
-OFFER_AGAIN_S = 20.0
-"""Seconds between two offers of the captions whose answer was no label, or that fell out of a full queue."""
-
-HURRIED = 32
-"""Captions that are asked about before all others while more than that wait."""
-
-HURRY_EVERY_S = 0.25
-"""Seconds between two choices of them: a slow LLM answers few captions until others are wanted more."""
 
 RECORD_EVERY_S = 5.0
 """Seconds between two reports of what captions occurred and earned, at least."""
@@ -62,12 +57,18 @@ _GLANCE_S = 0.01
 _log = logging.getLogger(__name__)
 
 
+_QUESTIONS: dict[Needs, Literal["label", "preference"]] = {"labels": "label", "preferences": "preference"}
+
+
 def _never() -> bool:
     return False
 
 
-def check_annotator(config: TrainConfig) -> LabelerSpec:
+def check_annotator(config: TrainConfig, needs: Needs) -> LabelerSpec:
     """Reads goal and prompt, and sees that there is such a backend.
+
+    Args:
+        needs: what the reward model needs to be asked for.
 
     Raises:
         ConfigError: one of them cannot be used.
@@ -75,25 +76,25 @@ def check_annotator(config: TrainConfig) -> LabelerSpec:
     try:
         if config.annotator.url is None:
             create_backend(config.annotator.backend)
-        return resolve_labeler(config.annotator.labeler)
+        return resolve_labeler(config.annotator.labeler, question=_QUESTIONS[needs])
     except AnnotatorConfigError as error:
         raise ConfigError(str(error)) from error
 
 
 class AnnotationSession:
-    """Starts or joins the annotator of a run, offers captions, reports totals."""
+    """Starts or joins the annotator of a run, asks what the reward model needs to know, reports totals."""
 
-    def __init__(self, run: RunDir, config: TrainConfig) -> None:
+    def __init__(self, run: RunDir, config: TrainConfig, model: RewardModel) -> None:
         self._run = run
         self._config = config
-        self._labeler = check_annotator(config)
+        self._labeler = check_annotator(config, model.needs)
+        self._asking = make_asking(config, model)
         self._stack = ExitStack()
         self._service: ServiceProcess | None = None
         self._dirty: set[int] = set()
         self._awaits_answers = False
         self._stalled = False
-        now = time.monotonic()
-        self._offered_at, self._recorded_at, self._hurried_at = now, now, now
+        self._recorded_at = time.monotonic()
 
     @property
     def labeler(self) -> str:
@@ -145,17 +146,30 @@ class AnnotationSession:
                 return replace(health, connected=False, message=f"the annotator restarts: {service.last_exit}")
         return health
 
-    def submit(self, captions: Sequence[bytes]) -> None:
-        """Asks for labels."""
-        if captions:
+    def submit(self, subjects: Sequence[Subject]) -> None:
+        """Asks about these, the last one first."""
+        if subjects:
             self._awaits_answers = True
-            self._client.submit(captions)
+            self._client.submit(subjects)
 
-    def poll(self) -> list[LabelUpdate]:
+    def begin(self, captions: CaptionTable) -> None:
+        """Asks what is to be known from the start, and reports the totals of before."""
+        self.tend(captions, range(1, len(captions)))
+        self.submit(self._asking.begin(captions))
+
+    def ask(self, captions: CaptionTable, new: Sequence[bytes]) -> None:
+        """Asks what an update gives reason to ask.
+
+        Args:
+            new: captions that came up in it for the first time.
+        """
+        self.submit(self._asking.after_update(captions, new, queued=self._client.health.queued))
+
+    def poll(self) -> list[News]:
         """Returns the news since the last call; if `annotator.deterministic`, in an order that no timing decides."""
         updates = self._client.poll()
         if self._config.annotator.deterministic:
-            updates.sort(key=lambda update: update.caption)  # stable: of one caption the newest stays last
+            updates.sort(key=_subject)  # stable: of one subject the newest stays last
         return updates
 
     def wait(self, *, stop: Callable[[], object] = _never, stall_s: float = STALL_S) -> bool:
@@ -209,23 +223,14 @@ class AnnotationSession:
         return self._service is not None and bool(self._service.health.given_up)
 
     def tend(self, captions: CaptionTable, seen: Iterable[int]) -> None:
-        """Does what is due now and then: brings the most wanted captions to the front, reports totals.
+        """Does what is due now and then: asks once more or sooner, reports totals.
 
         Args:
             seen: ids that came up since the last call.
         """
         self._dirty.update(int(i) for i in seen)
+        self.submit(self._asking.now_and_then(captions, queued=self.health.queued))
         now = time.monotonic()
-        if now - self._offered_at > OFFER_AGAIN_S:
-            self._offered_at = now
-            again = captions.failed & ~captions.known
-            if self.health.queued <= HURRIED:  # what fell out of a full queue comes back when there is room
-                again[captions.unanswered()] = True
-            self.submit([captions.texts[i] for i in np.flatnonzero(again)])
-        if now - self._hurried_at > HURRY_EVERY_S and self.health.queued > HURRIED:
-            self._hurried_at = now
-            # the most wanted last: the annotator asks about the last one first
-            self.submit([captions.texts[i] for i in reversed(captions.wanted(HURRIED))])
         if now - self._recorded_at > max(RECORD_EVERY_S, len(self._dirty) / RECORDED_PER_S):
             self._recorded_at = now
             self._record(captions)
@@ -234,17 +239,21 @@ class AnnotationSession:
         self._client.record([_occurrence(captions, i) for i in sorted(self._dirty)])
         self._dirty.clear()
 
-    def finish(self, captions: CaptionTable, *, take: Callable[[list[LabelUpdate]], Any]) -> None:
+    def finish(self, captions: CaptionTable, *, take: Callable[[list[News]], Any]) -> None:
         """Waits up to `annotator.drain_s` for labels still under way, and until the last totals are stored.
 
         Args:
-            take: gets the labels that came in.
+            take: gets the answers that came in.
         """
         if self._config.annotator.drain_s > 0:
             self._client.drain(self._config.annotator.drain_s)
         take(self.poll())
         self._record(captions)
         self._client.flush(_FLUSH_S)
+
+
+def _subject(news: News) -> tuple[bytes, ...]:
+    return (news.first, news.second) if isinstance(news, Comparison) else (news.caption,)
 
 
 def _occurrence(captions: CaptionTable, caption_id: int) -> Occurrence:

@@ -18,11 +18,12 @@ SCHEMA = 1
 
 
 class Restored(NamedTuple):
-    """What a checkpoint held. update: number of updates done."""
+    """What a checkpoint held. update: number of updates done. reward: None if it was of another kind of reward."""
 
     update: int
     device: Any
     host: dict[str, Any]
+    reward: Any
 
 
 def is_key(leaf: Any) -> bool:
@@ -37,6 +38,12 @@ def _pack(tree: Any) -> Any:
 
 def _unpack(tree: Any, like: Any) -> Any:
     return jax.tree.map(lambda leaf, old: jax.random.wrap_key_data(leaf) if is_key(old) else leaf, tree, like)
+
+
+def _layout(tree: Any) -> list[str]:
+    """Describes a tree: where each leaf is, and its shape and dtype."""
+    leaves = jax.tree_util.tree_leaves_with_path(_pack(tree))
+    return [f"{jax.tree_util.keystr(path)} {leaf.dtype}{list(leaf.shape)}" for path, leaf in leaves]
 
 
 class Checkpoints:
@@ -64,21 +71,24 @@ class Checkpoints:
         """Number of updates in the newest checkpoint, None if there is none."""
         return self._manager.latest_step()
 
-    def save(self, update: int, device: Any, host: dict[str, Any]) -> bool:
+    def save(self, update: int, device: Any, host: dict[str, Any], *, reward: Any = ()) -> bool:
         """Saves a run after `update` updates.
+
+        Args:
+            reward: arrays that belong to the kind of reward. They are kept apart, so that a run can go on with another.
 
         A failure (a full disk) is logged and returned as False: the run goes on, and the checkpoint before stays.
         """
         if self.latest == update:
             return True
+        items: dict[str, Any] = {
+            "device": ocp.args.StandardSave(_pack(device)),  # pyright: ignore[reportCallIssue]
+            "host": ocp.args.JsonSave({"schema": SCHEMA, "reward": _layout(reward), **host}),  # pyright: ignore[reportCallIssue]
+        }
+        if jax.tree.leaves(reward):
+            items["reward"] = ocp.args.StandardSave(_pack(reward))  # pyright: ignore[reportCallIssue]
         try:
-            saved = self._manager.save(
-                update,
-                args=ocp.args.Composite(
-                    device=ocp.args.StandardSave(_pack(device)),  # pyright: ignore[reportCallIssue]
-                    host=ocp.args.JsonSave({"schema": SCHEMA, **host}),  # pyright: ignore[reportCallIssue]
-                ),
-            )
+            saved = self._manager.save(update, args=ocp.args.Composite(**items))
         except (OSError, ValueError, RuntimeError) as error:
             reason = str(error).partition("\n")[0]
             log.error("the checkpoint after update %d could not be written; the one before stays. %s", update, reason)
@@ -87,11 +97,12 @@ class Checkpoints:
             return False
         return bool(saved)
 
-    def restore(self, like: Any) -> Restored:
+    def restore(self, like: Any, *, reward: Any = ()) -> Restored:
         """Reads the newest checkpoint that is whole.
 
         Args:
             like: a tree of the same structure, shapes and dtypes as was saved.
+            reward: the same for the arrays of the reward; those of another structure are left out.
 
         Raises:
             CheckpointError: there is none, none can be read, or a later version wrote it.
@@ -99,28 +110,34 @@ class Checkpoints:
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             raise CheckpointError(f"no checkpoint in {self._manager.directory}: start the run anew, without --resume")
-        abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, _pack(like))
         for step in steps:
             try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        device=ocp.args.StandardRestore(abstract),  # pyright: ignore[reportCallIssue]
-                        host=ocp.args.JsonRestore(),
-                    ),
-                )
+                device, host, arrays = self._read(step, like, reward)
             except Exception as error:  # noqa: BLE001 - Orbax raises whatever the broken part leads to
                 log.warning("the checkpoint after update %d cannot be read: %s", step, error)
                 continue
-            host = restored["host"]
             self._set_aside([newer for newer in steps if newer > step])
             if host.get("schema", 0) > SCHEMA:
                 raise CheckpointError("the checkpoint was written by a later version of oni-jax: update oni-jax")
-            return Restored(update=step, device=_unpack(restored["device"], like), host=host)
+            return Restored(update=step, device=device, host=host, reward=arrays)
         raise CheckpointError(
             f"none of the checkpoints in {self._manager.directory} can be read with these settings "
             f"(updates {', '.join(map(str, steps))}); the log above says why"
         )
+
+    def _read(self, step: int, like: Any, reward: Any) -> tuple[Any, dict[str, Any], Any]:
+        def abstract(tree: Any) -> Any:
+            packed = jax.tree.map(ocp.utils.to_shape_dtype_struct, _pack(tree))
+            return ocp.args.StandardRestore(packed)  # pyright: ignore[reportCallIssue]
+
+        host: dict[str, Any] = self._manager.restore(step, args=ocp.args.Composite(host=ocp.args.JsonRestore()))["host"]
+        items = {"device": abstract(like)}
+        is_same = host.get("reward", []) == _layout(reward)
+        if is_same and jax.tree.leaves(reward):
+            items["reward"] = abstract(reward)
+        restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+        arrays = _unpack(restored["reward"], reward) if "reward" in items else reward if is_same else None
+        return _unpack(restored["device"], like), host, arrays
 
     def _set_aside(self, unreadable: list[int]) -> None:
         """Moves checkpoints that cannot be read out of the way: while they are listed, Orbax saves nothing older."""

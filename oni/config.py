@@ -13,6 +13,7 @@ from llm_annotator.config import AnnotatorConfig
 PositiveInt = Annotated[int, Gt(0)]
 Positive = Annotated[float, Gt(0)]
 NonNegative = Annotated[float, Ge(0)]
+NonNegativeInt = Annotated[int, Ge(0)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 
 
@@ -68,6 +69,12 @@ class PPOConfig:
     """Whether the step size falls linearly to 0 at total_env_steps."""
     discount: Fraction = 0.99
     """Worth of a reward one step later."""
+    value_heads: Literal[1, 2] = 1
+    """1: one value of all reward. 2: the values of the game's own reward and of the intrinsic one apart."""
+    intrinsic_discount: Fraction = 0.99
+    """Worth of an intrinsic reward one step later (with two value heads)."""
+    intrinsic_episodic: bool = True
+    """Whether the intrinsic return ends with the episode, or runs on into the next one (with two value heads)."""
     gae_lambda: Fraction = 0.95
     """From 0, advantages that trust the value, to 1, those that trust the returns."""
     clip_eps: Positive = 0.2
@@ -88,14 +95,105 @@ class PPOConfig:
 
 
 @dataclass(frozen=True)
+class RewardLearnerConfig:
+    """How a reward model learns from labels or preferences.
+
+    The defaults suit a CPU. Those of the paper: encoder cnn, learning_rate 1e-4, batch_size 256, steps_per_arrival 32.
+    """
+
+    encoder: Literal["ngrams", "cnn"] = "ngrams"
+    """How a caption is read: `ngrams` by hashed pieces of its text (cheap), `cnn` by convolutions over its bytes."""
+    learning_rate: Positive = 2e-3
+    """Step size of Adam."""
+    batch_size: PositiveInt = 64
+    """Labels, or pairs of captions, in each gradient step."""
+    steps_per_arrival: NonNegativeInt = 8
+    """Gradient steps each time that labels came in, as long as there are fewer than early_labels."""
+    early_labels: NonNegativeInt = 25_000
+    """Labels from which on news brings no steps of their own."""
+    steps_per_update: NonNegativeInt = 1
+    """Gradient steps after each update of the policy."""
+    held_out: Annotated[float, Ge(0), Le(0.5)] = 0.1
+    """Share of the labels that is kept from learning and measures the model; which ones, the text decides."""
+    min_labels: PositiveInt = 32
+    """Labels before anything is scored."""
+    class_balance: bool = False
+    """Whether helpful and unhelpful labels weigh the same in sum, however many there are of each (classification)."""
+    soft_labels: bool = False
+    """Whether the annotator's probability is learned instead of its label, where it gave one."""
+    max_caption_bytes: PositiveInt = 256
+    """Bytes of a caption that are read; the `cnn` needs at least 123."""
+    ngram_buckets: Annotated[int, Ge(2)] = 4096
+    """Pieces told apart by `ngrams`; with more, some share one."""
+    ngram_size: PositiveInt = 32
+    """Features of a piece and of a caption in `ngrams`."""
+    in_background: bool = True
+    """Whether a thread of its own learns, so that the training never waits for it; otherwise the same seed and the
+    same labels give the same scores."""
+
+
+@dataclass(frozen=True)
+class PreferenceConfig:
+    """Which pairs of captions `ranking` has compared."""
+
+    reservoir: PositiveInt = 1000
+    """Captions that pairs are drawn from: those that came up last."""
+    sampling: Literal["uniform", "frequency"] = "uniform"
+    """Whether captions are drawn all alike, or as often as they come up."""
+    pairs_per_update: PositiveInt = 8
+    """Pairs drawn after an update at most; each is asked in both orders. No more while twice as many questions wait."""
+
+
+@dataclass(frozen=True)
+class RNDConfig:
+    """How `rnd` learns what is not new any more."""
+
+    feature_size: PositiveInt = 32
+    """Features of an observation that are predicted."""
+    embed_size: PositiveInt = 4
+    """Features of one cell of a categorical observation."""
+    learning_rate: Positive = 1e-3
+    """Step size of Adam."""
+    learn_share: Annotated[float, Gt(0), Le(1)] = 0.125
+    """Share of each rollout's steps that is learned from."""
+    num_minibatches: PositiveInt = 8
+    """Gradient steps after each rollout."""
+    discount: Fraction = 0.99
+    """Of the sum of errors whose running standard deviation the bonus is divided by."""
+
+
+RewardKind = Literal["none", "retrieval", "classification", "ranking", "embedding", "offline", "rnd", "counts"]
+
+ANNOTATED_KINDS = frozenset({"retrieval", "classification", "ranking"})
+"""Those that an LLM must be asked for."""
+
+
+@dataclass(frozen=True)
 class RewardConfig:
     """What the agent is paid: extrinsic_coef * game + intrinsic_coef * score(caption) / N_episode^count_exponent.
 
     The schedule changes intrinsic_coef; normalisation divides the second part by its scale; a guard comes on top.
     """
 
-    kind: Literal["none", "retrieval"] = "retrieval"
-    """Where scores come from: `retrieval` takes the label of that very caption."""
+    kind: RewardKind = "retrieval"
+    """Where intrinsic reward comes from. `retrieval`: the label of that very caption. `classification`, `ranking`: a
+    network that learns from labels, or from preferences. `offline`: one that `oni distill` made. `embedding`: likeness
+    of caption and goal, without an LLM. `rnd`, `counts`: novelty of what is seen, without captions."""
+    add: RewardKind | None = None
+    """Another kind that is added to it."""
+    add_weight: float = 1.0
+    """What the scores of `add` are multiplied by."""
+    threshold: float | None = None
+    """What a score must be above to be paid: probability of helpful (`classification`, by default 0.5), standard
+    deviations (`ranking`, -0.5), cosine (`embedding`, none)."""
+    path: str | None = None
+    """File of `oni distill` (`offline`)."""
+    goal_text: str | None = None
+    """What captions are compared with (`embedding`); by default the goal of annotator.labeler.goal."""
+    baseline_text: str | None = None
+    """Says what is ordinary; what has nothing to do with the way from there to the goal counts less (`embedding`)."""
+    baseline_strength: Fraction = 0.5
+    """How much less, with baseline_text; 1 leaves it out altogether."""
     extrinsic_coef: float = 1.0
     """Weight of the game's own reward; 0 trains without it."""
     intrinsic_coef: float = 0.3
@@ -105,9 +203,13 @@ class RewardConfig:
     intrinsic_final_coef: float = 0.0
     """Weight of the scores at the end of a `linear` schedule."""
     use_probability: bool = False
-    """Whether `retrieval` takes the probability of helpful instead of the label, where the annotator gave one."""
+    """Whether the probability of helpful is paid instead of 1: that of the label where the annotator gave one
+    (`retrieval`), or the model's own (`classification`, `offline`)."""
     normalize_intrinsic: bool = False
     """Whether scores are divided by the running standard deviation of their discounted return."""
+    learner: RewardLearnerConfig = RewardLearnerConfig()
+    preferences: PreferenceConfig = PreferenceConfig()
+    rnd: RNDConfig = RNDConfig()
     guard: Literal["none", "clip", "delta", "gate"] = "none"
     """Against reward hacking: `clip` bounds what an episode may earn, `delta` pays only for a score above that of the
     step before, `gate` pays nothing before the game has paid more than guard_limit in that episode."""

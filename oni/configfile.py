@@ -111,9 +111,37 @@ def _section(data: dict[str, Any], key: str) -> dict[str, Any]:
 def read_yaml(path: Path) -> dict[str, Any]:
     """Reads a YAML file into plain data.
 
+    A file may begin with `base: FILE`, relative to itself: it then only says what differs from that one.
+
     Raises:
-        ConfigError: it cannot be read or is not YAML.
+        ConfigError: it cannot be read, is not YAML, or its bases lead in a circle.
     """
+    return _read_layers(path, ())
+
+
+def _read_layers(path: Path, above: tuple[Path, ...]) -> Any:
+    if path.resolve() in above:
+        raise ConfigError(f"{above[-1]}: base leads back to {path}; a config cannot build on itself")
+    content = _read_one(path)
+    if not isinstance(content, dict):
+        return content
+    layer = typing.cast("dict[str, Any]", content)
+    if "base" not in layer:
+        return layer
+    base = layer.pop("base")
+    if not isinstance(base, str):
+        raise ConfigError(f"{path}: base must be the name of a file, not {base!r}")
+    return _merge(_read_layers(path.parent / base, (*above, path.resolve())), layer)
+
+
+def _merge(base: Any, change: Any) -> Any:
+    if not (isinstance(base, dict) and isinstance(change, dict)):
+        return change
+    lower = typing.cast("dict[str, Any]", base)
+    return lower | {key: _merge(lower.get(key), value) for key, value in typing.cast("dict[str, Any]", change).items()}
+
+
+def _read_one(path: Path) -> Any:
     try:
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -58,7 +58,7 @@ def episode_stats(metrics: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _labels(metrics: Mapping[str, Any]) -> str:
-    if "captions/distinct" not in metrics:
+    if "annotator/queued" not in metrics:
         return ""
     return (
         f"captions {number(metrics['captions/distinct'])} labelled {number(metrics['captions/labelled'])} "
@@ -122,7 +122,7 @@ class LiveReporter:
         stats = list(episode_stats(metrics).items())
         for pair in zip(stats[::2], stats[1::2], strict=False):
             table.add_row(*(cell for stat in pair for cell in stat))
-        if "captions/distinct" in metrics:
+        if "annotator/queued" in metrics:
             table.add_row(
                 "captions", number(metrics["captions/distinct"]), "labelled", number(metrics["captions/labelled"])
             )

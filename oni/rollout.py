@@ -41,7 +41,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
             core_rows = jax.tree.map(lambda leaf: leaf[index], core_state)
             return act(network, params, core_rows, obs[index], jnp.zeros(index.shape, bool))[2]
 
-        return replace_rows(mask, jnp.zeros(mask.shape), rows)
+        return replace_rows(mask, jnp.zeros(mask.shape + network.value_shape), rows)
 
     def step(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, tuple[Rollout, Array]]:
         act_key, env_key = jax.random.split(key)
@@ -69,6 +69,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
             lost=jnp.zeros_like(timestep.truncated),
             initial_core_state=(),
             last_value=jnp.zeros(()),
+            last_obs=(),
         )
         actor = ActorState(
             env_state=env_state,
@@ -84,6 +85,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
         initial_core_state = actor.core_state
         actor, (rollout, event) = jax.lax.scan(lambda a, k: step(params, a, k), actor, jax.random.split(key, num_steps))
         _, _, last_value = act(network, params, actor.core_state, actor.obs, actor.reset)
-        return actor, rollout._replace(initial_core_state=initial_core_state, last_value=last_value), event
+        rollout = rollout._replace(initial_core_state=initial_core_state, last_value=last_value, last_obs=actor.obs)
+        return actor, rollout, event
 
     return collect

@@ -35,6 +35,7 @@ def _outcome(summary: Summary) -> Iterator[tuple[str, str]]:
     yield from episode_stats(metrics).items()
     if "captions/distinct" in metrics:
         yield "captions seen", number(metrics["captions/distinct"])
+    if "annotator/queued" in metrics:
         yield "  labelled", number(metrics["captions/labelled"])
         yield "  queued", number(metrics.get("annotator/queued"))
         yield "  failed", number(metrics.get("annotator/failed"))
@@ -62,6 +63,6 @@ def print_summary(summary: Summary, console: Console) -> None:
     oni, path = _command(), summary.run.path
     further = "" if summary.stopped_by else f" --total-env-steps {2 * summary.env_step}"
     lines = [f"  {oni} eval {path}", f"  {oni} train --run-dir {path} --resume{further}"]
-    if "captions/distinct" in summary.metrics:
+    if "annotator/queued" in summary.metrics:
         lines.insert(0, f"  {oni} inspect {path}")
     console.print("\nGo on with:\n" + "\n".join(lines), markup=False, highlight=False, soft_wrap=True)

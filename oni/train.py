@@ -115,7 +115,7 @@ class _Loop:
             trainer.take_labels(self._session.poll())
         progress = trainer.update(last=last)
         if self._session is not None:
-            self._session.submit(progress.new)
+            self._session.ask(trainer.captions, progress.new)
             self._session.tend(trainer.captions, progress.seen)
             if self._config.annotator.deterministic:
                 self._session.wait(stop=lambda: bool(self._stop))
@@ -164,7 +164,8 @@ class _Loop:
         self._settle()
         self._saved_at = time.monotonic()
         host = self._trainer.host_state() | {"labeler": None if self._session is None else self._session.labeler}
-        return self._checkpoints.save(self._trainer.updates_done, self._trainer.state, host)
+        trainer = self._trainer
+        return self._checkpoints.save(trainer.updates_done, trainer.state, host, reward=trainer.reward_arrays())
 
     def _finish(self) -> None:
         self._settle()
@@ -191,15 +192,12 @@ def train(config: TrainConfig, run: RunDir, *, resume: bool) -> Summary:
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, keep=config.checkpoint.keep))
         labeler = _restore(trainer, checkpoints, run, reporter) if resume else None
         session: AnnotationSession | None = None
-        if trainer.reward_model.needs_labels:
-            session = stack.enter_context(AnnotationSession(run, config))
+        if trainer.reward_model.needs != "nothing":
+            session = stack.enter_context(AnnotationSession(run, config, trainer.reward_model))
             if labeler not in (None, session.labeler):
                 trainer.forget_labels()
                 reporter.say("Goal or prompt changed: every caption is asked about anew.")
-            session.tend(trainer.captions, range(1, len(trainer.captions)))
-            # After a resume, labelled captions too: a person may have overruled a label, or the goal be another one.
-            # What the store knows is answered from there.
-            session.submit(trainer.captions.texts[:0:-1])
+            session.begin(trainer.captions)
             if config.annotator.deterministic:
                 session.wait(stop=lambda: bool(stop))
         writer = stack.enter_context(MetricsWriter(run.metrics_file, tensorboard=config.log.tensorboard))
@@ -213,8 +211,8 @@ def _restore(trainer: Trainer, checkpoints: Checkpoints, run: RunDir, reporter: 
     if checkpoints.latest is None:
         reporter.say("There is no checkpoint yet: the run begins anew.")
     else:
-        restored: Any = checkpoints.restore(like=trainer.state)
-        trainer.load(restored.device, restored.host)
+        restored: Any = checkpoints.restore(like=trainer.state, reward=trainer.reward_arrays())
+        trainer.load(restored.device, restored.host, restored.reward)
         labeler = restored.host.get("labeler")
         if trainer.env_step >= trainer.config.total_env_steps:
             reporter.say(f"All {trainer.env_step:,} steps are done already: raise --total-env-steps to go on.")

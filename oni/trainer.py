@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from llm_annotator.types import LabelUpdate
+from llm_annotator.types import News
 from oni.actors import Actors, Said, make_actors, make_env
 from oni.actors.factory import overlaps
 from oni.captions import EMPTY_ID, CaptionStats, CaptionTable
@@ -19,9 +19,10 @@ from oni.errors import CheckpointError
 from oni.metrics import EpisodeTotals, EpisodeWindow
 from oni.networks import ActorCritic, init_params, make_network
 from oni.ppo.update import LearnerState, make_learner
-from oni.rewards import MixState, RewardModel, make_mix, make_reward_model, make_schedule
-from oni.rewards.mixing import empty_counts, mix_figures, without_scale
-from oni.types import ActorState, Rollout
+from oni.rewarding import Rewarding
+from oni.rewards import MixState, RewardModel
+from oni.rewards.mixing import empty_counts, without_scale
+from oni.types import ActorState, MixedReward, Rollout
 
 
 class DeviceState(NamedTuple):
@@ -39,7 +40,7 @@ class Finished(NamedTuple):
     episodes: EpisodeTotals
     extrinsic: Float[Array, ""]
     intrinsic: Float[Array, ""]
-    mixing: dict[str, Any]
+    reward_figures: dict[str, Any]
     caption_stats: CaptionStats | None
 
 
@@ -86,23 +87,21 @@ class Trainer:
         self.config = config
         env = make_env(config)
         self.spec = spec = env.spec
-        self.reward_model: RewardModel = make_reward_model(config.reward)
-        self.network: ActorCritic = make_network(config.network, spec)
+        self.rewarding = Rewarding(config, spec)
+        self.reward_model: RewardModel = self.rewarding.model
+        self.network: ActorCritic = make_network(config.network, spec, num_values=config.ppo.value_heads)
         self.actors: Actors = make_actors(config, env, self.network)
         self.captions = CaptionTable(spec.event_size)
         self.window = EpisodeWindow(num_steps=config.ppo.num_steps, max_episode_steps=spec.max_episode_steps)
         self.updates_done = 0
         self._root_key = jax.random.key(config.seed)
         self._learner = make_learner(self.network, config.ppo, num_updates=config.num_updates)
-        self._mix = jax.jit(make_mix(config.reward, discount=config.ppo.discount))
-        self._intrinsic_coef = make_schedule(config.reward, total_env_steps=config.total_env_steps)
         self._learn = jax.jit(self._learn_and_sum)
         self._pending: Finished | None = None
         self._thread = ThreadPoolExecutor(1) if overlaps(config, env, jax.default_backend()) else None
         self._ahead: Future[tuple[ActorState, Rollout, Said]] | None = None
         self._coverage: tuple[int, int] = (0, 0)
         self.state = self._initial_state()
-        self._refresh_scores()
 
     def _initial_state(self) -> DeviceState:
         env_key, params_key = jax.random.split(self._root_key)
@@ -125,13 +124,11 @@ class Trainer:
         """Ends what runs beside this process."""
         if self._thread is not None:
             self._thread.shutdown(wait=True, cancel_futures=True)
+        self.rewarding.close()
         self.actors.close()
 
-    def _refresh_scores(self) -> None:
-        self._scores = jnp.asarray(self.reward_model.score(self.captions))
-
     def _learn_and_sum(
-        self, learner: LearnerState, rollout: Rollout, reward: Array, key: Array
+        self, learner: LearnerState, rollout: Rollout, reward: MixedReward, key: Array
     ) -> tuple[LearnerState, dict[str, Array], EpisodeTotals]:
         learner, losses = self._learner.update(learner, rollout, reward, key)
         return learner, losses, episode_totals(rollout)
@@ -143,17 +140,12 @@ class Trainer:
 
     def forget_labels(self) -> None:
         """Takes every label back: what they judged is no longer the goal."""
-        self.captions.forget_labels()
+        self.rewarding.forget(self.captions)
         self.state = self.state._replace(counts=without_scale(self.state.counts, self.config.reward))
-        self._refresh_scores()
 
-    def take_labels(self, updates: Iterable[LabelUpdate]) -> int:
+    def take_labels(self, updates: Iterable[News]) -> int:
         """Takes in news from the annotator, in force from the next update; returns how many labels changed."""
-        changed = self.captions.set_labels(updates)
-        if changed:
-            self.reward_model.observe(self.captions, changed)
-            self._refresh_scores()
-        return len(changed)
+        return self.rewarding.take(self.captions, updates)
 
     @property
     def is_ahead(self) -> bool:
@@ -188,21 +180,16 @@ class Trainer:
         metrics, seen = self._read_pending()
 
         new: list[bytes] = []
-        counts, stats = self.state.counts, None
-        reward = extrinsic = self.config.reward.extrinsic_coef * rollout.reward
-        intrinsic = jnp.zeros(())
-        mixing: dict[str, Any] = {}
+        caption_id = None
         if self.reward_model.active:
             caption_id, new = self.actors.caption_ids(said, self.captions)
-            if len(self._scores) != self.captions.capacity:
-                self._refresh_scores()
-            coef = np.float32(self._intrinsic_coef(self.env_step))  # an array: its changes compile nothing anew
-            counts, mixed, stats = self._mix(counts, rollout.reward, rollout.reset, caption_id, self._scores, coef)
-            reward, extrinsic, intrinsic = mixed.total, mixed.extrinsic, mixed.intrinsic
-            mixing = {"reward/intrinsic_coef": coef} | mix_figures(counts, self.config.reward)
+        counts, reward, stats, figures = self.rewarding.reward(
+            rollout, self.state.counts, self.captions, caption_id, env_step=self.env_step
+        )
         learner, losses, episodes = self._learn(self.state.learner, rollout, reward, learn_key)
+        figures |= self.rewarding.learn(rollout, learn_key)
         self.state = DeviceState(actor=actor, learner=learner, counts=counts)
-        self._pending = Finished(losses, episodes, extrinsic.mean(), intrinsic.mean(), mixing, stats)
+        self._pending = Finished(losses, episodes, reward.extrinsic.mean(), reward.intrinsic.mean(), figures, stats)
         self.updates_done += 1
         return Progress(metrics=metrics, seen=seen, new=new)
 
@@ -224,12 +211,14 @@ class Trainer:
         metrics: dict[str, float | int] = {name: float(value) for name, value in finished.losses.items()}
         metrics["reward/extrinsic"] = float(finished.extrinsic)
         metrics["reward/intrinsic"] = float(finished.intrinsic)
-        metrics |= {name: float(value) for name, value in finished.mixing.items()}
+        metrics |= {name: float(value) for name, value in finished.reward_figures.items()}
         seen = np.zeros(0, np.int64)
         if finished.caption_stats is not None:
             seen = self.captions.add(finished.caption_stats, env_step=self.env_step)
             count = np.asarray(finished.caption_stats.num_steps)
             self._coverage = (int(count[self.captions.known[: len(count)]].sum()), int(count.sum()))
+            self.reward_model.saw(self.captions, count)
+            metrics |= self.reward_model.metrics()
         return metrics | self.window.means() | self.caption_metrics() | self.actors.figures(), seen
 
     def caption_metrics(self) -> dict[str, float | int]:
@@ -250,13 +239,21 @@ class Trainer:
         return {
             "updates_done": self.updates_done,
             "captions": self.captions.state_dict(),
-            "reward_model": self.reward_model.state_dict(),
+            "rewarding": self.rewarding.state_dict(),
             "window": self.window.state(),
             "games": self.actors.snapshot(),
         }
 
-    def load(self, device: DeviceState, host: dict[str, Any]) -> None:
+    def reward_arrays(self) -> Any:
+        """Returns the arrays that belong to the kind of reward, for the checkpoint."""
+        return self.rewarding.arrays()
+
+    def load(self, device: DeviceState, host: dict[str, Any], reward: Any = None) -> None:
         """Goes on from a checkpoint.
+
+        Args:
+            reward: `reward_arrays` of then; None if they belong to another kind of reward, which then learns anew
+                from the labels.
 
         Raises:
             CheckpointError: it belongs to another environment, or running episodes cannot be brought back.
@@ -270,8 +267,7 @@ class Trainer:
         self.state = device._replace(actor=self.actors.restore(device.actor, host.get("games", {})))
         self.updates_done = int(host["updates_done"])
         self.window.load(host["window"])
-        self.reward_model.load_state_dict(host["reward_model"])
-        self._refresh_scores()
+        self.rewarding.load(reward, host.get("rewarding", {"model": {}}), captions)
 
     def top_earners(self, limit: int) -> list[tuple[str, float, bool | None]]:
         """Lists the captions that earned most intrinsic reward, with their share of the whole and their label."""

@@ -27,27 +27,38 @@ class ActorState(NamedTuple):
 class Rollout(NamedTuple):
     """T steps of B games, time-major; row t holds what was seen before action t, and what action t led to.
 
-    reset: whether obs[t] is the first of an episode. reward: extrinsic.
+    reset: whether obs[t] is the first of an episode. reward: extrinsic. value: with a last axis of (extrinsic,
+    intrinsic) from a network with two value heads, without it from one with one, as all values here.
     bootstrap_value: value of the true last observation where `truncated`, else 0.
     episode_return, episode_length, success: of the episode that ended at t; elsewhere of the one that goes on.
     stats: `episode_stats` of the environment, 0 where no episode ended.
     lost: whether the episode was cut off by a fault, so that how it would have ended is not known.
     initial_core_state: memory before the first step. last_value: value of the observation after the last step.
+    last_obs: that observation; where an episode just ended, the first of the next one.
     """
 
     obs: Any
     action: Int[Array, "T B"]
     log_prob: Float[Array, "T B"]
-    value: Float[Array, "T B"]
+    value: Float[Array, "T B *V"]
     reset: Bool[Array, "T B"]
     reward: Float[Array, "T B"]
     terminated: Bool[Array, "T B"]
     truncated: Bool[Array, "T B"]
-    bootstrap_value: Float[Array, "T B"]
+    bootstrap_value: Float[Array, "T B *V"]
     episode_return: Float[Array, "T B"]
     episode_length: Int[Array, "T B"]
     success: Bool[Array, "T B"]
     stats: Mapping[str, Float[Array, "T B"]]
     lost: Bool[Array, "T B"]
     initial_core_state: CoreState
-    last_value: Float[Array, " B"]
+    last_value: Float[Array, " B *V"]
+    last_obs: Any
+
+
+class MixedReward(NamedTuple):
+    """The reward of every step and its parts, after coefficients: total = extrinsic + intrinsic."""
+
+    total: Float[Array, "T B"]
+    extrinsic: Float[Array, "T B"]
+    intrinsic: Float[Array, "T B"]

@@ -9,27 +9,27 @@ from llm_annotator.config import BackendConfig, LabelerConfig
 from llm_annotator.jobs import Job
 from llm_annotator.labeler import Labeler, LabelerSpec, resolve_labeler
 from llm_annotator.store import AnnotationRecord, Store
-from llm_annotator.types import Completion, Judgement, LabelStatus
+from llm_annotator.types import Completion, Judgement, LabelStatus, Subject
 
 
 def answer_into(
     path: Path,
-    captions: Sequence[bytes],
+    subjects: Sequence[Subject],
     backend: BackendConfig | None = None,
     spec: LabelerSpec | None = None,
 ) -> list[Completion]:
-    """Asks the backend (default: scripted) about the captions, adds its answers to the store, and returns them."""
+    """Asks the backend (default: scripted) about captions or pairs, adds its answers to the store, and returns them."""
     config, spec = backend or BackendConfig(kind="scripted"), spec or resolve_labeler(LabelerConfig())
 
     async def go() -> list[Completion]:
         async with create_backend(config) as backend:
             labeler = Labeler(spec, backend.model)
-            completions = [await backend.complete(labeler.request(caption)) for caption in captions]
+            completions = [await backend.complete(labeler.request(subject)) for subject in subjects]
             with Store(path) as store:
                 store.add_labeler(labeler.id, spec.to_wire(), labeler.model)
                 jobs = [
-                    Job(labeler=labeler, caption_id=caption_id, caption=caption, requests=1)
-                    for caption_id, caption in zip(store.intern(captions), captions, strict=True)
+                    Job(labeler=labeler, subject_id=subject_id, subject=subject, requests=1)
+                    for subject_id, subject in zip(labeler.question.intern(store, subjects), subjects, strict=True)
                 ]
                 store.add_annotations(
                     job.record(labeler.judge(completion), completion, backend=config.kind, created_at=1.0)
@@ -47,7 +47,7 @@ def fail_into(path: Path, captions: Sequence[bytes], model: str) -> None:
     with Store(path) as store:
         store.add_labeler(labeler.id, labeler.spec.to_wire(), model)
         records: list[AnnotationRecord] = [
-            Job(labeler=labeler, caption_id=caption_id, caption=caption).record(
+            Job(labeler=labeler, subject_id=caption_id, subject=caption).record(
                 nothing, None, backend="scripted", created_at=2.0
             )
             for caption_id, caption in zip(store.intern(captions), captions, strict=True)

@@ -1,9 +1,25 @@
 """Options and fixtures for all tests."""
 
+import atexit
+import os
+import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+
+def _share_compilations() -> None:
+    """Lets all processes of one run of the tests compile each function once: most of their time went there."""
+    if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+        folder = tempfile.mkdtemp(prefix="oni-tests-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = folder
+        os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
+
+
+_share_compilations()  # before anything imports jax
 
 GOLDEN = Path(__file__).parent / "golden"
 

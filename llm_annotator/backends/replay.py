@@ -24,7 +24,7 @@ from llm_annotator.errors import (
     ConfigError,
     StoreError,
 )
-from llm_annotator.labeler import CONTENT_FREE_CAPTIONS
+from llm_annotator.questions import QUESTIONS
 from llm_annotator.store.answers import AnswerReader, StoredAnswer
 from llm_annotator.types import Completion, Request
 
@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 
 _SHOWN_BYTES = 80
 """How much of a caption stands in a message."""
+
+_CONTENT_FREE = {question.captions(subject) for question in QUESTIONS.values() for subject in question.content_free}
+"""Captions that are asked about to calibrate a labeler."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ class ReplayBackend:
             raise RuntimeError("the backend is used outside of 'async with'")
         started = time.perf_counter()
         try:
-            answers = self._reader.answers(request.caption, self.model)
+            answers = self._reader.answers(request.captions, self.model)
         except StoreError as error:
             raise BackendUnreachable(f"the store to replay cannot be read: {error}") from error
         found = next((answer for answer in answers if _asked(request, answer)), None)
@@ -105,13 +108,12 @@ class ReplayBackend:
         )
 
     def _missing(self, request: Request, *, asked_otherwise: bool) -> BackendRejected | NotInStore:
-        caption = request.caption
-        if caption in CONTENT_FREE_CAPTIONS and not asked_otherwise:
+        if request.captions in _CONTENT_FREE and not asked_otherwise:
             return BackendRejected(
                 f"{self._store} does not hold the answers that calibrate a labeler, no store does: set "
                 "annotator.labeler.calibration to 'none' to replay"
             )
-        shown = repr(caption[:_SHOWN_BYTES]) + ("..." if len(caption) > _SHOWN_BYTES else "")
+        shown = " and ".join(_shown(caption) for caption in request.captions)
         if asked_otherwise:
             what = f"{self.model} was asked about {shown} with another goal or prompt only: replay with those of then"
         else:
@@ -121,6 +123,10 @@ class ReplayBackend:
             self._told = True
             _log.warning("%s. Others like it fail unsaid.", message)
         return NotInStore(message)
+
+
+def _shown(caption: bytes) -> str:
+    return repr(caption[:_SHOWN_BYTES]) + ("..." if len(caption) > _SHOWN_BYTES else "")
 
 
 def _asked(request: Request, answer: StoredAnswer) -> bool:

@@ -1,15 +1,20 @@
 """Backend `scripted`: rules instead of a model.
 
 It answers like a server with log-probabilities, and can be slow, fail, answer nonsense and contradict itself, always
-in the same way: each decision is a hash of the seed and the caption (and, for failures and nonsense, of how often this
-backend was asked about it, so that a retry can succeed).
+in the same way: each decision is a hash of the seed and the captions (and, for failures and nonsense, of how often this
+backend was asked about them, so that a retry can succeed).
+
+Asked to compare two captions, it prefers the helpful one. Of two helpful or two unhelpful ones each is the better one
+with probability 0.5; in text alone it says that it is the second one, so that the answers about both orders cancel.
 """
 
 import asyncio
 import hashlib
+import math
 import re
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from types import TracebackType
 from typing import Annotated, Literal, Self
@@ -35,6 +40,8 @@ PROGRESS_PATTERN = r"(?i)\byou (pick up|unlock|open|reach)\b"
 
 _SURE, _OTHER, _REST = -0.0513, -3.0, -9.0
 """Log-probabilities of the answer (P = 0.95), of the other word (0.05), and of an unrelated token."""
+_EVEN = math.log(0.5)
+"""Log-probability of either word if neither is the answer."""
 
 _ERRORS: dict[str, type[BackendError]] = {
     "unreachable": BackendUnreachable,
@@ -55,7 +62,7 @@ class ScriptedOptions:
     fail_rate: Rate = 0.0
     """Share of requests that fail."""
     fail_first: Annotated[int, Ge(0)] = 0
-    """So many first requests about each caption fail, whatever `fail_rate` says."""
+    """So many first requests about each caption or ordered pair fail, whatever `fail_rate` says."""
     fail_with: Literal["unreachable", "overloaded", "rejected", "invalid"] = "unreachable"
     """Kind of the failures."""
     retry_after_s: Annotated[float, Ge(0)] | None = None
@@ -63,7 +70,7 @@ class ScriptedOptions:
     garble_rate: Rate = 0.0
     """Share of requests answered with nonsense."""
     flip_rate: Rate = 0.0
-    """Share of captions whose answer is the wrong one, for good."""
+    """Share of captions, or of ordered pairs, whose answer is the wrong one, for good."""
     logprobs: bool = True
     """False answers in text alone, as servers without log-probabilities do."""
     seed: int = 0
@@ -83,7 +90,7 @@ class ScriptedBackend:
                 f"helpful_pattern {options.helpful_pattern!r} is no regular expression: {error}"
             ) from None
         self._options = options
-        self._asked: Counter[bytes] = Counter()
+        self._asked: Counter[tuple[bytes, ...]] = Counter()
         self.max_concurrent = max_concurrent
         rules = {key: asdict(options)[key] for key in ("helpful_pattern", "flip_rate", "logprobs", "seed")}
         self.model = f"scripted-{hashlib.sha256(repr(rules).encode()).hexdigest()[:8]}"
@@ -98,12 +105,12 @@ class ScriptedBackend:
 
     async def complete(self, request: Request) -> Completion:
         """Answers by rule after `latency_s`, or fails as the options say."""
-        options, caption = self._options, request.caption
+        options, captions = self._options, request.captions
         started = time.perf_counter()
-        self._asked[caption] += 1
-        attempt = self._asked[caption]
+        self._asked[captions] += 1
+        attempt = self._asked[captions]
         await asyncio.sleep(options.latency_s)
-        if attempt <= options.fail_first or self._draw("fail", caption, attempt) < options.fail_rate:
+        if attempt <= options.fail_first or self._draw("fail", captions, attempt) < options.fail_rate:
             message = f"scripted failure ({options.fail_with}) of attempt {attempt}"
             raise _ERRORS[options.fail_with](message, retry_after_s=options.retry_after_s)
         text, logprobs = self._answer(request, attempt)
@@ -119,18 +126,30 @@ class ScriptedBackend:
         )
 
     def _answer(self, request: Request, attempt: int) -> tuple[str, dict[str, float]]:
-        if self._draw("garble", request.caption, attempt) < self._options.garble_rate:
+        if self._draw("garble", request.captions, attempt) < self._options.garble_rate:
             return " \ufffd%", {" \ufffd%": _SURE, " lorem": _OTHER}
-        helpful = self._pattern.search(request.caption.decode("latin-1")) is not None
-        helpful ^= self._draw("flip", request.caption, 0) < self._options.flip_rate
+        lean = _lean([self._pattern.search(caption.decode("latin-1")) is not None for caption in request.captions])
+        if self._draw("flip", request.captions, 0) < self._options.flip_rate:
+            lean = -lean
         positive, negative = request.choices or ("yes", "no")
-        word, other = (positive, negative) if helpful else (negative, positive)
+        word, other = (positive, negative) if lean > 0 else (negative, positive)
+        if lean == 0:
+            return f" {word}", {f" {word}": _EVEN, f" {other}": _EVEN}
         return f" {word}", {f" {word}": _SURE, f" {other}": _OTHER, " the": _REST}
 
-    def _draw(self, purpose: str, caption: bytes, attempt: int) -> float:
+    def _draw(self, purpose: str, captions: Sequence[bytes], attempt: int) -> float:
         """Returns a number in [0, 1) that depends on nothing but the seed and the arguments."""
-        content = f"{self._options.seed}/{purpose}/{attempt}/".encode() + caption
+        # The length of the first keeps (b"a", b"bc") and (b"ab", b"c") apart, and is left out where nothing follows.
+        lengths = "".join(f"{len(caption)}/" for caption in captions[:-1])
+        content = f"{self._options.seed}/{purpose}/{attempt}/{lengths}".encode() + b"".join(captions)
         return int.from_bytes(hashlib.sha256(content).digest()[:8]) / 2**64
+
+
+def _lean(helpful: Sequence[bool]) -> int:
+    """Returns 1 for the positive answer, -1 for the negative one, 0 if one is as good as the other."""
+    first, *rest = helpful
+    second = rest[0] if rest else not first
+    return first - second
 
 
 def create(config: BackendConfig) -> ScriptedBackend:

@@ -1,14 +1,15 @@
 """Looking up what models answered before, for the backend `replay`."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from llm_annotator.store.connection import open_for_reading, store_errors
 
 MODELS = """SELECT DISTINCT b.model FROM labelers b
-    WHERE EXISTS (SELECT 1 FROM annotations a WHERE a.labeler_id = b.id AND a.answer IS NOT NULL) ORDER BY b.model"""
+    WHERE EXISTS (SELECT 1 FROM annotations a WHERE a.labeler_id = b.id AND a.answer IS NOT NULL)
+    OR EXISTS (SELECT 1 FROM comparisons a WHERE a.labeler_id = b.id AND a.answer IS NOT NULL) ORDER BY b.model"""
 
 # CROSS JOIN keeps SQLite to this order, in which every step is a look-up: one caption has a handful of annotations.
 ANSWERS = """SELECT p.text, a.prompt_suffix, a.answer, a.logprobs, a.model, a.tokens_in, a.tokens_out
@@ -18,6 +19,18 @@ ANSWERS = """SELECT p.text, a.prompt_suffix, a.answer, a.logprobs, a.model, a.to
     CROSS JOIN prompt_prefixes p ON p.id = a.prompt_prefix_id
     WHERE c.text = ? AND b.model = ? AND a.answer IS NOT NULL
     ORDER BY a.status = 'labelled' DESC, a.id DESC"""
+
+ANSWERS_OF_PAIRS = """SELECT p.text, a.prompt_suffix, a.answer, a.logprobs, a.model, a.tokens_in, a.tokens_out
+    FROM captions c
+    CROSS JOIN captions d
+    CROSS JOIN comparisons a ON a.first_id = c.id AND a.second_id = d.id
+    CROSS JOIN labelers b ON b.id = a.labeler_id
+    CROSS JOIN prompt_prefixes p ON p.id = a.prompt_prefix_id
+    WHERE c.text = ? AND d.text = ? AND b.model = ? AND a.answer IS NOT NULL
+    ORDER BY a.status = 'labelled' DESC, a.id DESC"""
+
+_ANSWERS = {1: ANSWERS, 2: ANSWERS_OF_PAIRS}
+"""By the number of captions that were asked about."""
 
 
 class StoredAnswer(NamedTuple):
@@ -51,13 +64,15 @@ class AnswerReader:
         with store_errors(self.path):
             return [row[0] for row in self._connection.execute(MODELS).fetchall()]
 
-    def answers(self, caption: bytes, model: str) -> list[StoredAnswer]:
-        """Returns the model's answers about one caption: those with a label first, and of each kind the newest first.
+    def answers(self, captions: Sequence[bytes], model: str) -> list[StoredAnswer]:
+        """Returns the model's answers about one caption, or about two in this order.
+
+        Those with a label come first, and of each kind the newest first.
 
         Failed requests have no answer, and a person's override is none either.
         """
         with store_errors(self.path):
-            rows = self._connection.execute(ANSWERS, (caption, model)).fetchall()
+            rows = self._connection.execute(_ANSWERS[len(captions)], (*captions, model)).fetchall()
         return [
             StoredAnswer(prefix, suffix, answer, None if logprobs is None else json.loads(logprobs), *rest)
             for prefix, suffix, answer, logprobs, *rest in rows

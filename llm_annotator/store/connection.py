@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from llm_annotator.errors import StoreCorrupt, StoreError, StoreFull
-from llm_annotator.store.schema import check_schema, migrate
+from llm_annotator.store.schema import check_schema, migrate, stand_in
 
 BUSY_TIMEOUT_S = 10.0
 """How long one process waits for another one's transaction to end. Ours take milliseconds."""
@@ -102,5 +102,6 @@ def open_for_reading(path: Path) -> sqlite3.Connection:
             if version == 0:
                 connection.close()
                 raise StoreError(f"{path} is empty: no annotator has written to it yet")
+            stand_in(connection, version)
             return connection
     raise AssertionError("unreachable: the last mode returns or raises")

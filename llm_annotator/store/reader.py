@@ -16,6 +16,7 @@ from llm_annotator.store.records import (
     CaptionRow,
     CaptionSummary,
     LabelerRow,
+    PairRow,
     RunRow,
     StatusFilter,
     Totals,
@@ -65,8 +66,27 @@ _ANNOTATIONS = """SELECT a.id, a.labeler_id, a.status, a.helpful, a.p_helpful, a
 _LABELERS = """SELECT b.id, b.model, b.spec, b.created_at,
     count(*) FILTER (WHERE l.status = 'labelled'), count(*) FILTER (WHERE l.helpful = 1),
     count(*) FILTER (WHERE l.status = 'unparsed'), count(*) FILTER (WHERE l.status = 'failed'),
-    count(*) FILTER (WHERE l.source = 'human')
+    count(*) FILTER (WHERE l.source = 'human'),
+    (SELECT count(*) FROM comparisons_in_force c WHERE c.labeler_id = b.id AND c.status = 'labelled')
     FROM labelers b LEFT JOIN labels l ON l.labeler_id = b.id GROUP BY b.id ORDER BY b.created_at, b.id"""
+
+_PAIRS = """WITH pairs AS (
+        SELECT min(first_id, second_id) AS a, max(first_id, second_id) AS b, max(change) AS change,
+            max(created_at) AS answered_at
+        FROM comparisons_in_force WHERE labeler_id = :labeler GROUP BY 1, 2)
+    SELECT a.id, a.text, b.id, b.text, answered_at,
+        f.status, f.first_better, f.p_first, f.score, f.detail, r.status, r.first_better, r.p_first, r.score, r.detail
+    FROM pairs p JOIN captions a ON a.id = p.a JOIN captions b ON b.id = p.b
+    LEFT JOIN comparisons_in_force f ON f.labeler_id = :labeler AND f.first_id = p.a AND f.second_id = p.b
+    LEFT JOIN comparisons_in_force r ON r.labeler_id = :labeler AND r.first_id = p.b AND r.second_id = p.a
+    WHERE {condition} ORDER BY p.change DESC LIMIT :limit"""
+
+_TOTALS = """WITH questions AS (
+        SELECT tokens_in, tokens_out, latency_s FROM annotations
+        UNION ALL SELECT tokens_in, tokens_out, latency_s FROM comparisons)
+    SELECT (SELECT count(*) FROM captions), (SELECT count(*) FROM annotations), (SELECT count(*) FROM comparisons),
+        (SELECT count(*) FROM overrides), (SELECT count(*) FROM runs), (SELECT count(*) FROM labelers),
+        coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0), avg(latency_s) FROM questions"""
 
 
 class StoreReader:
@@ -180,6 +200,19 @@ class StoreReader:
             occurrences=tuple(rows.occurrence(row) for row in occurrences),
         )
 
+    def pairs(
+        self, *, labeler_id: str | None = None, text: str | bytes | None = None, limit: int = 50
+    ) -> list[PairRow]:
+        """Returns the captions that a labeler compares, two by two, those answered last first.
+
+        labeler_id: None: the labeler that the newest run used last. text: only pairs in which a caption holds this.
+        limit: -1 returns all.
+        """
+        query = _PAIRS.format(condition="1" if text is None else "(holds(a.text, :text) OR holds(b.text, :text))")
+        labeler_id = labeler_id or self._default_labeler(None)
+        values = {"labeler": labeler_id, "text": _needle(text), "limit": limit}
+        return [rows.pair(row) for row in self._rows(query, values)]
+
     def find(self, caption: bytes) -> int | None:
         """Returns the id of a caption, None if it was never seen."""
         rows = self._rows("SELECT id FROM captions WHERE text = ?", (caption,))
@@ -187,12 +220,11 @@ class StoreReader:
 
     def totals(self) -> Totals:
         """Returns the size of the store and what it cost."""
-        row = self._rows(
-            "SELECT (SELECT count(*) FROM captions), count(*), (SELECT count(*) FROM overrides),"
-            " (SELECT count(*) FROM runs), (SELECT count(*) FROM labelers),"
-            " coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0), avg(latency_s) FROM annotations"
-        )[0]
-        names = ("captions", "annotations", "overrides", "runs", "labelers", "tokens_in", "tokens_out", "latency_s")
+        row = self._rows(_TOTALS)[0]
+        names = (
+            *("captions", "annotations", "comparisons", "overrides", "runs", "labelers"),
+            *("tokens_in", "tokens_out", "latency_s"),
+        )
         return Totals(**dict(zip(names, row, strict=True)))
 
     def runs(self) -> list[RunRow]:
@@ -227,6 +259,7 @@ class StoreReader:
                 unparsed=counts[2],
                 failed=counts[3],
                 overruled=counts[4],
+                compared=counts[5],
             )
             for labeler_id, model, spec, created_at, *counts in self._rows(_LABELERS)
         ]
@@ -277,8 +310,11 @@ def _filter_values(
     helpful: bool | None,
     text: str | bytes | None,
 ) -> dict[str, Any]:
-    needle = text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text or b""
-    return {"run": run_id, "labeler": labeler_id, "status": status, "helpful": helpful, "text": needle.lower()}
+    return {"run": run_id, "labeler": labeler_id, "status": status, "helpful": helpful, "text": _needle(text)}
+
+
+def _needle(text: str | bytes | None) -> bytes:
+    return (text.encode("utf-8", "surrogateescape") if isinstance(text, str) else text or b"").lower()
 
 
 def _holds(text: bytes, needle: bytes) -> bool:

@@ -12,9 +12,10 @@ StatusFilter = Literal["labelled", "unparsed", "failed", "unlabelled"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class AnnotationRecord:
-    """One caption asked about once, retries included, and what came of it.
+class AnswerRecord:
+    """One question asked once, retries included, and what came of it; heirs say what it was about.
 
+    score: log P(positive answer word) - log P(the other one), in nats, None without log-probabilities.
     prompt_prefix, prompt_suffix: exactly what was sent; their concatenation is the whole prompt.
     answer: the raw answer, None if none came.
     logprobs: natural log-probability of the alternatives for the first answer token.
@@ -24,10 +25,7 @@ class AnnotationRecord:
     """
 
     labeler_id: str
-    caption_id: int
     status: LabelStatus
-    helpful: bool | None
-    p_helpful: float | None
     score: float | None
     prompt_prefix: str
     prompt_suffix: str
@@ -41,6 +39,25 @@ class AnnotationRecord:
     attempts: int
     detail: str
     created_at: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnnotationRecord(AnswerRecord):
+    """One caption asked about: is it helpful?"""
+
+    caption_id: int
+    helpful: bool | None
+    p_helpful: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRecord(AnswerRecord):
+    """An ordered pair of captions asked about: which of the two tells of more progress?"""
+
+    first_id: int
+    second_id: int
+    first_better: bool | None
+    p_first: float | None
 
 
 class StoredLabel(NamedTuple):
@@ -59,6 +76,23 @@ class StoredLabel(NamedTuple):
     asked: bool
     updated_at: float
     change: int
+
+
+class StoredComparison(NamedTuple):
+    """What is in force for one ordered pair of captions and one labeler; times and changes as in `StoredLabel`."""
+
+    first: bytes
+    second: bytes
+    status: LabelStatus
+    first_better: bool | None
+    p_first: float | None
+    updated_at: float
+    change: int
+
+    @property
+    def asked(self) -> bool:
+        """True: nobody but the LLM compares."""
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +212,36 @@ class LabelerRow:
     unparsed: int
     failed: int
     overruled: int
+    compared: int
+    """Ordered pairs of captions of which it said which one is better."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OrderedAnswer:
+    """What is in force for one order of two captions. The fields are those of `ComparisonRecord`."""
+
+    status: LabelStatus
+    first_better: bool | None
+    p_first: float | None
+    score: float | None
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PairRow:
+    """Two captions that a labeler compares, the one seen first before the other.
+
+    forward, backward: the answers about (a, b) and (b, a), None where there is none yet.
+    answered_at: time of the newest of them, seconds since 1970, UTC.
+    """
+
+    a_id: int
+    a: bytes
+    b_id: int
+    b: bytes
+    forward: OrderedAnswer | None
+    backward: OrderedAnswer | None
+    answered_at: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +263,15 @@ class CaptionSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class Totals:
-    """Size of a store. `latency_s` is the mean over the annotations that have one, None without any."""
+    """Size of a store and what it cost.
+
+    annotations, comparisons: questions about single captions and about ordered pairs, each with its retries.
+    tokens_in, tokens_out, latency_s: of both; the last is the mean over those that have one, None without any.
+    """
 
     captions: int
     annotations: int
+    comparisons: int
     overrides: int
     runs: int
     labelers: int

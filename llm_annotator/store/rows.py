@@ -3,7 +3,14 @@
 import json
 from typing import Any
 
-from llm_annotator.store.records import CaptionRow, RunOccurrence, StoredAnnotation, StoredOverride
+from llm_annotator.store.records import (
+    CaptionRow,
+    OrderedAnswer,
+    PairRow,
+    RunOccurrence,
+    StoredAnnotation,
+    StoredOverride,
+)
 from llm_annotator.types import LabelStatus
 
 
@@ -79,4 +86,30 @@ def occurrence(row: tuple[Any, ...]) -> RunOccurrence:
         first_step=row[4],
         last_step=row[5],
         reward_sum=row[6],
+    )
+
+
+def pair(row: tuple[Any, ...]) -> PairRow:
+    """Returns two captions with the answers about both orders."""
+    return PairRow(
+        a_id=row[0],
+        a=row[1],
+        b_id=row[2],
+        b=row[3],
+        answered_at=row[4],
+        forward=_ordered_answer(row[5:10]),
+        backward=_ordered_answer(row[10:15]),
+    )
+
+
+def _ordered_answer(row: tuple[Any, ...]) -> OrderedAnswer | None:
+    status, first_better, p_first, score, detail = row
+    if status is None:
+        return None
+    return OrderedAnswer(
+        status=LabelStatus(status),
+        first_better=_maybe_bool(first_better),
+        p_first=p_first,
+        score=score,
+        detail=detail,
     )

@@ -6,6 +6,9 @@ single statements, so that all of them run inside one transaction.
 What is in force for a caption is stated once, in `_REFRESH_LABEL`: the newest override that was not taken back, else
 the newest annotation with a label, else the newest annotation. Triggers keep that in `labels`, so every read is a
 look-up, and any program that adds an annotation or an override keeps it right.
+
+Of an ordered pair of captions the newest comparison with a label is in force, else the newest one; nobody overrules
+those, so the view `comparisons_in_force` says it. A comparison that is not in force is no news to anyone.
 """
 
 import sqlite3
@@ -104,7 +107,51 @@ _V1: Migration = (
     "CREATE INDEX transitions_of_caption ON transitions (caption_id, run_id)",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_V1,)
+_V2_FOR_READERS: Migration = (
+    """CREATE TABLE comparisons (
+        id INTEGER PRIMARY KEY,
+        labeler_id TEXT NOT NULL REFERENCES labelers (id),
+        first_id INTEGER NOT NULL REFERENCES captions (id),
+        second_id INTEGER NOT NULL REFERENCES captions (id),
+        status TEXT NOT NULL CHECK (status IN ('labelled', 'unparsed', 'failed')),
+        first_better INTEGER CHECK (first_better IN (0, 1)),
+        p_first REAL, score REAL,
+        prompt_prefix_id INTEGER NOT NULL REFERENCES prompt_prefixes (id),
+        prompt_suffix TEXT NOT NULL,
+        answer TEXT, logprobs TEXT,
+        model TEXT NOT NULL, backend TEXT NOT NULL,
+        tokens_in INTEGER, tokens_out INTEGER, latency_s REAL,
+        attempts INTEGER NOT NULL, detail TEXT NOT NULL, created_at REAL NOT NULL,
+        change INTEGER,
+        CHECK ((status = 'labelled') = (first_better IS NOT NULL))
+    ) STRICT""",
+    """CREATE VIEW comparisons_in_force AS SELECT * FROM comparisons x WHERE x.id = (
+        SELECT id FROM comparisons
+        WHERE labeler_id = x.labeler_id AND first_id = x.first_id AND second_id = x.second_id
+        ORDER BY status = 'labelled' DESC, id DESC LIMIT 1)""",
+)
+
+_V2: Migration = (
+    *_V2_FOR_READERS,
+    "CREATE INDEX comparisons_of_pair ON comparisons (first_id, second_id, labeler_id)",
+    "CREATE INDEX comparisons_by_change ON comparisons (labeler_id, change)",
+    """CREATE TRIGGER comparison_added AFTER INSERT ON comparisons BEGIN
+        UPDATE change_counter SET value = value + 1;
+        UPDATE comparisons SET change = (SELECT value FROM change_counter) WHERE id = NEW.id;
+    END""",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_V1, _V2)
+
+_FOR_READERS: tuple[Migration, ...] = ((), _V2_FOR_READERS)
+"""What each migration adds that is read, tables and views alone."""
+
+
+def stand_in(connection: sqlite3.Connection, version: int) -> None:
+    """Gives a reader of an older store the tables that it lacks, empty and for this connection alone."""
+    for migration in _FOR_READERS[version:]:
+        for statement in migration:
+            connection.execute(statement.replace("CREATE ", "CREATE TEMP ", 1))
 
 
 def check_schema(connection: sqlite3.Connection, path: str, *, newest: int = len(MIGRATIONS)) -> int:

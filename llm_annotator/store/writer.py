@@ -11,15 +11,28 @@ from typing import Any, Self
 
 from llm_annotator.errors import StoreError
 from llm_annotator.store.connection import open_for_writing, store_errors
-from llm_annotator.store.records import AnnotationRecord, StoredLabel
+from llm_annotator.store.records import AnnotationRecord, ComparisonRecord, StoredComparison, StoredLabel
 from llm_annotator.types import LabelStatus, Occurrence
 
 _LABEL = """SELECT text, status, helpful, p_helpful, source, annotation_id IS NOT NULL, updated_at, change
     FROM labels JOIN captions ON captions.id = caption_id WHERE labeler_id = ? """
 
-_ADD_ANNOTATION = """INSERT INTO annotations (labeler_id, caption_id, status, helpful, p_helpful, score,
-    prompt_prefix_id, prompt_suffix, answer, logprobs, model, backend, tokens_in, tokens_out, latency_s, attempts,
-    detail, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"""
+_COMPARISON = """SELECT a.text, b.text, status, first_better, p_first, created_at, change
+    FROM comparisons_in_force c JOIN captions a ON a.id = c.first_id JOIN captions b ON b.id = c.second_id
+    WHERE labeler_id = ? """
+
+_ADD: dict[type[AnnotationRecord | ComparisonRecord], str] = {
+    AnnotationRecord: """INSERT INTO annotations (labeler_id, status, score, prompt_prefix_id, prompt_suffix, answer,
+        logprobs, model, backend, tokens_in, tokens_out, latency_s, attempts, detail, created_at, caption_id, helpful,
+        p_helpful) VALUES (:labeler_id, :status, :score, :prompt_prefix_id, :prompt_suffix, :answer, :logprobs, :model,
+        :backend, :tokens_in, :tokens_out, :latency_s, :attempts, :detail, :created_at, :caption_id, :helpful,
+        :p_helpful)""",
+    ComparisonRecord: """INSERT INTO comparisons (labeler_id, status, score, prompt_prefix_id, prompt_suffix, answer,
+        logprobs, model, backend, tokens_in, tokens_out, latency_s, attempts, detail, created_at, first_id, second_id,
+        first_better, p_first) VALUES (:labeler_id, :status, :score, :prompt_prefix_id, :prompt_suffix, :answer,
+        :logprobs, :model, :backend, :tokens_in, :tokens_out, :latency_s, :attempts, :detail, :created_at, :first_id,
+        :second_id, :first_better, :p_first)""",
+}
 
 _UPSERT_OCCURRENCE = """INSERT INTO occurrences
     (run_id, caption_id, count, episode_count, first_step, last_step, reward_sum) VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -86,16 +99,29 @@ class Store:
         with store_errors(self.path):
             return [_stored_label(row) for row in self._connection.execute(query, (labeler_id, change, limit))]
 
+    def comparisons_of(self, labeler_id: str, pairs: Sequence[tuple[int, int]]) -> list[StoredComparison | None]:
+        """Returns what is in force for each ordered pair of captions, None where the labeler never answered."""
+        query = _COMPARISON + "AND first_id = ? AND second_id = ?"
+        with store_errors(self.path):
+            rows = [self._connection.execute(query, (labeler_id, *pair)).fetchone() for pair in pairs]
+        return [None if row is None else _stored_comparison(row) for row in rows]
+
+    def comparisons_since(self, labeler_id: str, change: int, *, limit: int) -> list[StoredComparison]:
+        """Returns the labeler's comparisons in force that are newer than `change`, oldest first, at most `limit`."""
+        query = _COMPARISON + "AND change > ? ORDER BY change LIMIT ?"
+        with store_errors(self.path):
+            return [_stored_comparison(row) for row in self._connection.execute(query, (labeler_id, change, limit))]
+
     def last_change(self) -> int:
-        """Returns the number of the newest change of a label; 0 in a new store."""
+        """Returns the number of the newest change of a label or a comparison; 0 in a new store."""
         with store_errors(self.path):
             return self._connection.execute("SELECT value FROM change_counter").fetchone()[0]
 
-    def add_annotations(self, records: Iterable[AnnotationRecord]) -> None:
-        """Keeps answers; the labels in force follow."""
+    def add_annotations(self, records: Iterable[AnnotationRecord | ComparisonRecord]) -> None:
+        """Keeps answers; what is in force follows."""
         with self._transaction() as connection:
             for record in records:
-                connection.execute(_ADD_ANNOTATION, self._annotation_row(connection, record))
+                connection.execute(_ADD[type(record)], self._row(connection, record))
 
     def add_occurrences(self, run_id: str, occurrences: Sequence[Occurrence]) -> None:
         """Replaces the totals of the given captions in one run.
@@ -170,27 +196,15 @@ class Store:
             ids.append(row[0])
         return ids
 
-    def _annotation_row(self, connection: sqlite3.Connection, record: AnnotationRecord) -> tuple[Any, ...]:
-        return (
-            record.labeler_id,
-            record.caption_id,
-            str(record.status),
-            record.helpful,
-            record.p_helpful,
-            record.score,
-            self._prefix_id(connection, _storable(record.prompt_prefix)),
-            _storable(record.prompt_suffix),
-            None if record.answer is None else _storable(record.answer),
-            None if record.logprobs is None else json.dumps(dict(record.logprobs)),
-            record.model,
-            record.backend,
-            record.tokens_in,
-            record.tokens_out,
-            record.latency_s,
-            record.attempts,
-            _storable(record.detail),
-            record.created_at,
-        )
+    def _row(self, connection: sqlite3.Connection, record: AnnotationRecord | ComparisonRecord) -> dict[str, Any]:
+        return vars(record) | {
+            "status": str(record.status),
+            "prompt_prefix_id": self._prefix_id(connection, _storable(record.prompt_prefix)),
+            "prompt_suffix": _storable(record.prompt_suffix),
+            "answer": None if record.answer is None else _storable(record.answer),
+            "logprobs": None if record.logprobs is None else json.dumps(dict(record.logprobs)),
+            "detail": _storable(record.detail),
+        }
 
     def _prefix_id(self, connection: sqlite3.Connection, prefix: str) -> int:
         if prefix not in self._prefix_ids:
@@ -210,10 +224,19 @@ def _stored_label(row: tuple[Any, ...]) -> StoredLabel:
     return StoredLabel(
         text,
         LabelStatus(status),
-        None if helpful is None else bool(helpful),
+        _maybe_bool(helpful),
         p_helpful,
         source,
         bool(asked),
         updated_at,
         change,
     )
+
+
+def _stored_comparison(row: tuple[Any, ...]) -> StoredComparison:
+    first, second, status, first_better, *rest = row
+    return StoredComparison(first, second, LabelStatus(status), _maybe_bool(first_better), *rest)
+
+
+def _maybe_bool(value: int | None) -> bool | None:
+    return None if value is None else bool(value)

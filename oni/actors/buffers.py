@@ -15,12 +15,10 @@ from oni.types import ActorState, CoreState, Rollout
 _FIELDS: Mapping[str, Any] = {
     "action": np.int32,
     "log_prob": np.float32,
-    "value": np.float32,
     "reset": np.bool_,
     "reward": np.float32,
     "terminated": np.bool_,
     "truncated": np.bool_,
-    "bootstrap_value": np.float32,
     "episode_return": np.float32,
     "episode_length": np.int32,
     "success": np.bool_,
@@ -42,16 +40,21 @@ class RolloutBuffers:
     still works on must not be written again.
     """
 
-    def __init__(self, spec: EnvSpec, num_steps: int, num_envs: int) -> None:
+    def __init__(self, spec: EnvSpec, num_steps: int, num_envs: int, *, value_shape: tuple[int, ...] = ()) -> None:
         shape = (num_steps, num_envs)
         self.obs = {name: np.empty(shape + obs.shape, obs.dtype) for name, obs in named_obs(spec).items()}
         self.fields: dict[str, Any] = {name: np.zeros(shape, dtype) for name, dtype in _FIELDS.items()}
+        self.fields |= {name: np.zeros(shape + value_shape, np.float32) for name in ("value", "bootstrap_value")}
         self.stats = {name: np.zeros(shape, np.float32) for name in spec.episode_stats}
-        self.last_value = np.zeros(num_envs, np.float32)
+        self.last_value = np.zeros((num_envs, *value_shape), np.float32)
         self.captions = [[b""] * num_envs for _ in range(num_steps)]
 
-    def rollout(self, initial_core_state: CoreState) -> Rollout:
-        """Returns what was written, on the device."""
+    def rollout(self, initial_core_state: CoreState, last_obs: Mapping[str, np.ndarray]) -> Rollout:
+        """Returns what was written, on the device.
+
+        Args:
+            last_obs: what was observed after the last step.
+        """
         return jax.device_put(
             Rollout(
                 obs=self.obs,
@@ -59,6 +62,7 @@ class RolloutBuffers:
                 stats=self.stats,  # pyright: ignore[reportArgumentType]
                 initial_core_state=initial_core_state,
                 last_value=self.last_value,  # pyright: ignore[reportArgumentType]
+                last_obs=last_obs,
             )
         )
 

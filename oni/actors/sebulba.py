@@ -97,7 +97,8 @@ class SebulbaActors:
 
     def _collect(self, params: Params, state: ActorState, key: Array) -> tuple[ActorState, Rollout, list[list[bytes]]]:
         pool, state = self._begun(state)
-        buffers = RolloutBuffers(self.env.spec, self._num_steps, self._config.num_envs)
+        value_shape = self._network.value_shape
+        buffers = RolloutBuffers(self.env.spec, self._num_steps, self._config.num_envs, value_shape=value_shape)
         groups = [GroupState(env, rows, state) for env, rows in zip(pool.groups, self._rows, strict=True)]
         for t in range(self._num_steps + 1):
             for number, group in enumerate(groups):
@@ -114,7 +115,8 @@ class SebulbaActors:
                     group.write_action(buffers, t, choice, action)
                 else:
                     buffers.last_value[group.rows] = choice.value
-        return actor_state(groups), buffers.rollout(state.core_state), buffers.captions
+        last = actor_state(groups)
+        return last, buffers.rollout(state.core_state, last.obs), buffers.captions
 
     def _bootstrap(self, params: Params, group: GroupState, step: HostTimeStep, key: Array) -> Any:
         """Values of the true last observation where an episode was cut off, else 0."""
@@ -122,7 +124,8 @@ class SebulbaActors:
             return 0.0
         no_reset = np.zeros_like(group.reset)
         choice = self._choose(params, group.core_state, step.final_obs, no_reset, key, np.zeros(2, np.int32))
-        return np.where(step.truncated, choice.value, 0.0)
+        value = np.asarray(choice.value)
+        return np.where(step.truncated.reshape(-1, *[1] * (value.ndim - 1)), value, 0.0)
 
     def caption_ids(self, said: Sequence[Sequence[bytes]], captions: CaptionTable) -> tuple[Array, list[bytes]]:
         """Interns the captions of a rollout."""

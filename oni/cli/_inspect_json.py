@@ -42,7 +42,7 @@ def history_document(history: CaptionHistory, store: Path) -> dict[str, Any]:
         "schema": SCHEMA,
         "store": str(store),
         "caption_id": history.caption_id,
-        **_text(history.text),
+        **text_document(history.text),
         "first_seen_at": history.first_seen_at,
         "annotations": [asdict(item) for item in history.annotations],
         "overrides": [asdict(item) for item in history.overrides],
@@ -50,7 +50,7 @@ def history_document(history: CaptionHistory, store: Path) -> dict[str, Any]:
     }
 
 
-def _text(caption: bytes) -> dict[str, str | None]:
+def text_document(caption: bytes) -> dict[str, str | None]:
     """Returns the caption as text, and as base64 too where the text cannot hold it."""
     try:
         return {"caption": caption.decode("utf-8"), "caption_base64": None}
@@ -63,7 +63,7 @@ def _caption(item: RankedCaption) -> dict[str, Any]:
     row = asdict(item.row)
     return {
         "caption_id": row.pop("caption_id"),
-        **_text(row.pop("text")),
+        **text_document(row.pop("text")),
         **row,
         "label": label_word(item.row),
         "reward_share": item.share,

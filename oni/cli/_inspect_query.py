@@ -99,8 +99,8 @@ def overview(reader: StoreReader, query: Query) -> Overview:
 def _overview(reader: StoreReader, query: Query) -> Overview:
     runs = {run.run_id: run for run in reader.runs()}
     labelers = {labeler.labeler_id: labeler for labeler in reader.labelers()}
-    run_id = _whole_id("run", query.run_id, list(runs), reader.path)
-    labeler_id = _whole_id("labeler", query.labeler_id, list(labelers), reader.path)
+    run_id = whole_id("run", query.run_id, list(runs), reader.path)
+    labeler_id = whole_id("labeler", query.labeler_id, list(labelers), reader.path)
     status, helpful = _status(query.only)
     summary = reader.summary(run_id=run_id, labeler_id=labeler_id)
     captions = reader.captions(
@@ -139,7 +139,12 @@ def label_word(row: CaptionRow) -> str:
     return "helpful" if row.helpful else "unhelpful"
 
 
-def _whole_id(kind: str, wanted: str | None, ids: Sequence[str], store: Path) -> str | None:
+def whole_id(kind: str, wanted: str | None, ids: Sequence[str], store: Path) -> str | None:
+    """Returns the one id that is meant by how it begins; None for None.
+
+    Raises:
+        StoreError: none or several begin so.
+    """
     if wanted is None or wanted in ids:
         return wanted
     found = [key for key in ids if key.startswith(wanted)]

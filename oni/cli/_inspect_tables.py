@@ -113,6 +113,8 @@ def _summary(found: Overview) -> dict[str, str]:
         f"unhelpful, {totals.overruled:,} by hand), {totals.unparsed:,} unparsed, {totals.failed:,} failed, "
         f"{totals.unlabelled:,} unlabelled"
     )
+    if cost.comparisons:
+        fields["Comparisons"] = f"{cost.comparisons:,} of ordered pairs, listed by --preferences"
     fields["Earned"] = f"{_reward(totals.reward_sum)} intrinsic reward"
     mean = "" if cost.latency_s is None else f", {cost.latency_s:.3f} s an answer"
     fields["Cost"] = (
@@ -128,7 +130,7 @@ def _captions_table(found: Overview, columns: Sequence[str]) -> Table:
     table.add_column("Caption", overflow="fold", min_width=20)
     for item in found.captions:
         cells = _caption_cells(item)
-        table.add_row(*(cells[name] for name in columns), _caption_text(item.row.text))
+        table.add_row(*(cells[name] for name in columns), caption_text(item.row.text))
     return table
 
 
@@ -151,7 +153,8 @@ def _caption_cells(item: RankedCaption) -> dict[str, Text]:
     return cells
 
 
-def _caption_text(caption: bytes) -> Text:
+def caption_text(caption: bytes) -> Text:
+    """Returns a caption for a cell of a table, cut if it is long."""
     text = printable(decode_caption(caption))
     return Text(text if len(text) <= MAX_CAPTION_CHARS else text[: MAX_CAPTION_CHARS - 3] + "...")
 

@@ -7,6 +7,7 @@ from typing import Any
 from llm_annotator.errors import StoreError
 from llm_annotator.store.reader import StoreReader
 from oni.cli._inspect_query import Query, overview
+from oni.config import ANNOTATED_KINDS
 from oni.configfile import read_yaml
 from oni.errors import NotARun, RunError
 from oni.rundir import RunDir
@@ -19,6 +20,7 @@ EPILOG = """examples:
   oni inspect runs/NAME --sort count --unhelpful what the LLM turned down, most frequent first
   oni inspect runs/NAME --search door --limit 0  every caption that holds "door"
   oni inspect runs/NAME --show 12                all that is known of caption 12
+  oni inspect runs/NAME --preferences            which of two captions is preferred
 """
 
 
@@ -38,6 +40,8 @@ def main(argv: list[str]) -> int:
     with StoreReader(find_store(args.run)) as reader:
         if args.show is not None:
             _show(reader, args.show, as_json=args.json)
+        elif args.preferences:
+            _preferences(reader, _query(args), as_json=args.json)
         else:
             _overview(reader, args)
     return 0
@@ -60,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     only.add_argument("--unlabelled", dest="only", action="store_const", const="unlabelled", help="never answered")
     only.add_argument("--unparsed", dest="only", action="store_const", const="unparsed", help="answered, but no label")
     only.add_argument("--failed", dest="only", action="store_const", const="failed", help="no answer came")
+    only.add_argument("--preferences", action="store_true", help="pairs of captions that were compared, newest first")
     only.add_argument("--show", type=int, metavar="ID", help="the whole history of one caption")
     parser.add_argument("--search", metavar="TEXT", help="captions that hold TEXT, in any case")
     parser.add_argument(
@@ -100,8 +105,9 @@ def find_store(path: Path) -> Path:
             f"{path} has no store of its own: its captions are with the shared annotator at {url}. "
             f"On its machine: oni inspect STORE --run-id {run_id}, where STORE is the file given to `oni serve --store`"
         )
-    if _setting(config, "reward", "kind") == "none":
-        raise RunError(f"{path} has no annotation store: with reward.kind `none` no caption is annotated")
+    kinds = [kind for key in ("kind", "add") if (kind := _setting(config, "reward", key)) is not None]
+    if not ANNOTATED_KINDS.intersection(kinds):
+        raise RunError(f"{path} has no annotation store: with reward.kind `{kinds[0]}` no caption is annotated")
     raise NotARun(f"{path} has no annotation store yet ({run.store.name}): the run has not begun to annotate")
 
 
@@ -113,18 +119,19 @@ def _setting(config: Any, section: str, key: str) -> Any:
         return None
 
 
-def _overview(reader: StoreReader, args: argparse.Namespace) -> None:
-    found = overview(
-        reader,
-        Query(
-            run_id=args.run_id,
-            labeler_id=args.labeler,
-            only=args.only,
-            search=args.search,
-            sort=args.sort,
-            limit=args.limit or None,
-        ),
+def _query(args: argparse.Namespace) -> Query:
+    return Query(
+        run_id=args.run_id,
+        labeler_id=args.labeler,
+        only=args.only,
+        search=args.search,
+        sort=args.sort,
+        limit=args.limit or None,
     )
+
+
+def _overview(reader: StoreReader, args: argparse.Namespace) -> None:
+    found = overview(reader, _query(args))
     if args.json:
         from oni.cli._inspect_json import overview_document, to_json
 
@@ -133,6 +140,20 @@ def _overview(reader: StoreReader, args: argparse.Namespace) -> None:
     from oni.cli._inspect_tables import make_console, print_overview
 
     print_overview(found, make_console())
+
+
+def _preferences(reader: StoreReader, query: Query, *, as_json: bool) -> None:
+    from oni.cli._inspect_preferences import preferences, preferences_document, print_preferences
+
+    found = preferences(reader, query)
+    if as_json:
+        from oni.cli._inspect_json import to_json
+
+        print(to_json(preferences_document(found)))
+        return
+    from oni.cli._inspect_tables import make_console
+
+    print_preferences(found, make_console())
 
 
 def _show(reader: StoreReader, caption_id: int, *, as_json: bool) -> None:

@@ -17,6 +17,7 @@ from oni.cli._annotator_config import FAILED, add_config_option, load_annotator_
 if TYPE_CHECKING:
     from llm_annotator.asking import Answer
     from llm_annotator.evaluate import Evaluation
+    from llm_annotator.evaluate_pairs import PairEvaluation
 
 PROG = "oni label"
 SHOWN_CHARS = 100
@@ -33,7 +34,11 @@ def _main(argv: list[str]) -> int:
     args = _parser().parse_args(own)
     if (args.file is None) == (args.evaluate is None):
         raise ConfigError("give either a file of captions (or - for standard input), or --evaluate FILE")
+    if args.preferences and args.evaluate is None:
+        raise ConfigError("--preferences measures how well captions are compared: give --evaluate FILE too")
     config = load_annotator_config(args.config, overrides, prog=PROG)
+    if args.preferences:
+        return asyncio.run(_evaluate_pairs(args.evaluate, config, args.pairs, args.seed, as_json=args.json))
     if args.evaluate is not None:
         return asyncio.run(_evaluate(args.evaluate, config, as_json=args.json))
     if args.file == "-":
@@ -55,13 +60,28 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help='measure on captions with labels: {"caption": "...", "label": "helpful"} or "unhelpful" a line',
     )
+    parser.add_argument(
+        "--preferences",
+        action="store_true",
+        help="with --evaluate: compare helpful with unhelpful captions, in both orders, instead of labelling each",
+    )
+    parser.add_argument(
+        "--pairs", type=_positive, default=200, metavar="N", help="pairs drawn for --preferences (default: %(default)s)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="decides which pairs are drawn (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
     add_config_option(parser)
     return parser
 
 
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of pairs: give 1, 2, ...")
+    return int(text)
+
+
 async def _label(file: BinaryIO, config: AnnotatorConfig, *, as_json: bool) -> int:
-    from llm_annotator.asking import label_captions
+    from llm_annotator.asking import ask_all
     from llm_annotator.backends import create_backend
     from llm_annotator.labeler import Labeler, resolve_labeler
 
@@ -69,7 +89,7 @@ async def _label(file: BinaryIO, config: AnnotatorConfig, *, as_json: bool) -> i
     missing = 0
     async with create_backend(config.backend) as backend:
         labeler = Labeler(spec, backend.model)
-        async for answer in label_captions(labeler, backend, _captions(file), config.engine):
+        async for answer in ask_all(labeler, backend, _captions(file), config.engine):
             missing += answer.judgement.helpful is None
             print(json.dumps(_as_dict(answer), ensure_ascii=False) if as_json else _as_line(answer), flush=True)
     if missing:
@@ -84,15 +104,15 @@ def _captions(file: BinaryIO) -> Iterator[bytes]:
             yield caption
 
 
-def _as_dict(answer: "Answer") -> dict[str, Any]:
-    return {"caption": decode_caption(answer.caption), **asdict(answer.judgement)}
+def _as_dict(answer: "Answer[bytes]") -> dict[str, Any]:
+    return {"caption": decode_caption(answer.subject), **asdict(answer.judgement)}
 
 
-def _as_line(answer: "Answer") -> str:
+def _as_line(answer: "Answer[bytes]") -> str:
     judgement = answer.judgement
     label = {None: judgement.status.value, True: "helpful", False: "unhelpful"}[judgement.helpful]
     score = "" if judgement.score is None else f"{judgement.score:+.2f}"
-    caption = render_caption(answer.caption, max_chars=SHOWN_CHARS)
+    caption = render_caption(answer.subject, max_chars=SHOWN_CHARS)
     detail = f"\t({judgement.detail})" if judgement.detail else ""
     return f"{label}\t{score}\t{caption}{detail}"
 
@@ -108,6 +128,40 @@ async def _evaluate(path: Path, config: AnnotatorConfig, *, as_json: bool) -> in
         result = await evaluate(Labeler(spec, backend.model), backend, cases, config.engine)
     print(json.dumps(asdict(result), ensure_ascii=False) if as_json else _table(result))
     return 0 if result.labelled else FAILED
+
+
+async def _evaluate_pairs(path: Path, config: AnnotatorConfig, number: int, seed: int, *, as_json: bool) -> int:
+    from llm_annotator.backends import create_backend
+    from llm_annotator.evaluate import read_cases
+    from llm_annotator.evaluate_pairs import draw_pairs, evaluate_pairs
+    from llm_annotator.labeler import Labeler, resolve_labeler
+
+    pairs = draw_pairs(read_cases(path), number, seed=seed)
+    spec = resolve_labeler(config.labeler, question="preference")
+    async with create_backend(config.backend) as backend:
+        result = await evaluate_pairs(Labeler(spec, backend.model), backend, pairs, config.engine)
+    print(json.dumps(asdict(result), ensure_ascii=False) if as_json else _pair_table(result))
+    return 0 if result.answered else FAILED
+
+
+def _pair_table(result: "PairEvaluation") -> str:
+    rows: list[tuple[str, object]] = [
+        ("model", result.model),
+        ("labeler", result.labeler),
+        ("pairs", f"{result.pairs} ({result.pairs - result.answered} without a label in both orders)"),
+        (f"both orders right at {result.threshold:g}", _figure(result.right)),
+        ("each order says something else", _figure(result.tie)),
+        ("both orders wrong", _figure(result.wrong)),
+        ("accuracy of the difference", _figure(result.accuracy)),
+        ("bias toward the first place", f"{_figure(result.place_bias)} nats"),
+        ("best threshold", f"{_figure(result.best_threshold)} (both orders right {_figure(result.best_right)})"),
+        ("questions/s", f"{result.questions_per_s:.1f}"),
+    ]
+    lines = [f"{name:34} {value}" for name, value in rows]
+    for better, worse, lean in result.mistakes:
+        shown = [render_caption(caption.encode(), max_chars=SHOWN_CHARS) for caption in (better, worse)]
+        lines.append(f"wrong: {_figure(lean)} {shown[0]} < {shown[1]}")
+    return "\n".join(lines)
 
 
 def _table(result: "Evaluation") -> str:

@@ -81,6 +81,7 @@ def _new_run(config: TrainConfig, path: Path | None) -> RunDir:
 
     # settings that cannot be used must not leave a run directory behind
     make_network(config.network, make_env(config).spec)
-    if make_reward_model(config.reward).needs_labels:
-        check_annotator(config)
+    needs = make_reward_model(config).needs
+    if needs != "nothing":
+        check_annotator(config, needs)
     return create(path or default_path(config.name), config)

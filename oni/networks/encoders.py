@@ -25,6 +25,30 @@ class VectorEncoder(nn.Module):
         return nn.relu(nn.Dense(self.size, kernel_init=nn.initializers.orthogonal(_RELU_GAIN))(x))
 
 
+_ATARI_SIDE_PX = 36
+"""Shortest side for which the three convolutions of a big picture leave a cell."""
+
+
+class PictureEncoder(nn.Module):
+    """Convolutions over a picture, then a dense layer. Pixels `uint8` count as shares of 255, all else as it is.
+
+    Grids of a few cells (MinAtar) get one convolution of 3x3 (Young & Tian, arXiv 1903.03176), bigger pictures the
+    three of the Atari network (Mnih et al., Nature 518, 2015). Channels come last.
+    """
+
+    size: int
+
+    @nn.compact
+    def __call__(self, obs: Array) -> Float[Array, "N size"]:
+        x = obs.astype(jnp.float32) / (255.0 if obs.dtype == jnp.uint8 else 1.0)
+        big = min(obs.shape[1:3]) >= _ATARI_SIDE_PX
+        for features, kernel, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)) if big else ((16, 3, 1),):
+            init = nn.initializers.orthogonal(_RELU_GAIN)
+            conv = nn.Conv(features, (kernel, kernel), strides=stride, padding="VALID", kernel_init=init)
+            x = nn.relu(conv(x))
+        return VectorEncoder(size=self.size)(x)
+
+
 def _embed_cells(module: nn.Module, obs: Array, num_values: tuple[int, ...], embed_size: int) -> Array:
     """Embeds each cell by its categories, with one table for each channel among the parameters of `module`.
 
@@ -124,6 +148,9 @@ class MapEncoder(nn.Module):
         return dense(jnp.concatenate(parts, axis=1), self.size)
 
 
+_PICTURE_AXES = 3
+"""Height, width, channels: numbers with as many axes are a picture."""
+
 _MAP_OBS = ("crop", "map", "message", "status")
 
 
@@ -142,7 +169,7 @@ def make_encoder(config: NetworkConfig, spec: EnvSpec) -> nn.Module:
         )
     if isinstance(spec.obs, ObsSpec):
         if spec.obs.num_values is None:
-            return VectorEncoder(size=size)
+            return PictureEncoder(size=size) if len(spec.obs.shape) == _PICTURE_AXES else VectorEncoder(size=size)
         return GridEncoder(size=size, num_values=spec.obs.num_values, embed_size=embed_size)
     num_values = {name: obs.num_values for name, obs in spec.obs.items() if obs.num_values is not None}
     encoder = MapEncoder if config.encoder == "large" else NamedEncoder

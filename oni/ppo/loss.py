@@ -21,7 +21,7 @@ def categorical_entropy(logits: Float[Array, "*N A"]) -> Float[Array, "*N"]:
 
 
 class PPOLossTerms(NamedTuple):
-    """Means over the batch. kl: the estimator `(ratio - 1) - log ratio`, in nats."""
+    """Means over the batch. value: summed over value heads. kl: the estimator `(ratio - 1) - log ratio`, in nats."""
 
     policy: Float[Array, ""]
     value: Float[Array, ""]
@@ -34,9 +34,9 @@ def ppo_loss(
     log_prob: Float[Array, "*N"],
     old_log_prob: Float[Array, "*N"],
     advantage: Float[Array, "*N"],
-    value: Float[Array, "*N"],
-    old_value: Float[Array, "*N"],
-    target: Float[Array, "*N"],
+    value: Float[Array, "*M"],
+    old_value: Float[Array, "*M"],
+    target: Float[Array, "*M"],
     entropy: Float[Array, "*N"],
     *,
     clip_eps: float,
@@ -46,9 +46,10 @@ def ppo_loss(
 
         ratio  = exp(log_prob - old_log_prob)
         policy = -mean(min(ratio * adv, clip(ratio, 1 - eps, 1 + eps) * adv))
-        value  = 0.5 * mean((value - target)^2)
+        value  = 0.5 * mean((value - target)^2), summed over value heads
 
     Args:
+        value: has the axes of `log_prob`, and with several heads one more at the end.
         value_clip_eps: also takes the worse of the value error and that of a value clipped to this distance from the
             old one; None leaves it out.
 
@@ -65,7 +66,7 @@ def ppo_loss(
         error = jnp.maximum(error, jnp.square(near - target))
     return PPOLossTerms(
         policy=policy,
-        value=0.5 * error.mean(),
+        value=0.5 * error.mean(tuple(range(log_prob.ndim))).sum(),
         entropy=entropy.mean(),
         kl=(ratio - 1.0 - log_ratio).mean(),
         clip_fraction=(jnp.abs(ratio - 1.0) > clip_eps).mean(),

@@ -10,9 +10,9 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from oni.config import PPOConfig
 from oni.networks import ActorCritic, unroll
-from oni.ppo.gae import generalized_advantages
 from oni.ppo.loss import categorical_entropy, categorical_log_prob, ppo_loss
-from oni.types import CoreState, Rollout
+from oni.ppo.streams import advantages_and_targets, reward_streams
+from oni.types import CoreState, MixedReward, Rollout
 
 
 class LearnerState(NamedTuple):
@@ -31,10 +31,10 @@ class Batch(NamedTuple):
     obs: Array
     action: Int[Array, "T B"]
     log_prob: Float[Array, "T B"]
-    value: Float[Array, "T B"]
+    value: Float[Array, "T B *V"]
     reset: Bool[Array, "T B"]
     advantage: Float[Array, "T B"]
-    target: Float[Array, "T B"]
+    target: Float[Array, "T B *V"]
 
 
 class Learner(NamedTuple):
@@ -42,7 +42,7 @@ class Learner(NamedTuple):
 
     init: Callable[[Any], LearnerState]
     update: Callable[
-        [LearnerState, Rollout, Float[Array, "T B"], PRNGKeyArray], tuple[LearnerState, dict[str, Float[Array, ""]]]
+        [LearnerState, Rollout, MixedReward, PRNGKeyArray], tuple[LearnerState, dict[str, Float[Array, ""]]]
     ]
 
 
@@ -56,7 +56,14 @@ def make_optimizer(config: PPOConfig, *, num_updates: int) -> optax.GradientTran
 
 
 def make_learner(network: ActorCritic, config: PPOConfig, *, num_updates: int) -> Learner:
-    """Returns the pure functions of PPO for a network."""
+    """Returns the pure functions of PPO for a network with `config.value_heads` values.
+
+    Raises:
+        ValueError: the network has another number of them.
+    """
+    streams = reward_streams(config)
+    if network.num_values != len(streams):
+        raise ValueError(f"the network has {network.num_values} value heads, and ppo.value_heads is {len(streams)}")
     optimizer = make_optimizer(config, num_updates=num_updates)
 
     def loss_fn(params: Any, core_state: CoreState, batch: Batch) -> tuple[Array, dict[str, Array]]:
@@ -95,18 +102,9 @@ def make_learner(network: ActorCritic, config: PPOConfig, *, num_updates: int) -
         return jax.lax.scan(on_games, state, index)
 
     def update(
-        state: LearnerState, rollout: Rollout, reward: Float[Array, "T B"], key: PRNGKeyArray
+        state: LearnerState, rollout: Rollout, reward: MixedReward, key: PRNGKeyArray
     ) -> tuple[LearnerState, dict[str, Array]]:
-        advantage = generalized_advantages(
-            reward,
-            rollout.value,
-            rollout.last_value,
-            rollout.terminated,
-            rollout.truncated,
-            rollout.bootstrap_value,
-            discount=config.discount,
-            gae_lambda=config.gae_lambda,
-        )
+        advantage, target = advantages_and_targets(reward, rollout, streams, gae_lambda=config.gae_lambda)
         batch = Batch(
             obs=rollout.obs,
             action=rollout.action,
@@ -114,7 +112,7 @@ def make_learner(network: ActorCritic, config: PPOConfig, *, num_updates: int) -
             value=rollout.value,
             reset=rollout.reset,
             advantage=advantage,
-            target=advantage + rollout.value,
+            target=target,
         )
         state, metrics = jax.lax.scan(
             lambda s, k: epoch(s, rollout.initial_core_state, batch, k), state, jax.random.split(key, config.num_epochs)

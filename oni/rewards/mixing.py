@@ -1,7 +1,6 @@
 """From scores of captions to the reward that the policy learns from."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +11,7 @@ from oni.captions import EMPTY_ID, CaptionStats
 from oni.config import PPOConfig, RewardConfig
 from oni.rewards.guards import make_guard
 from oni.rewards.normalizing import make_normalizer
+from oni.types import MixedReward
 
 RewardCounts = UInt8[Array, "B S"]
 """How often each caption came up in the running episode of each game, saturating at 255."""
@@ -96,14 +96,6 @@ def per_count(
     return value / episode_count.astype(jnp.float32) ** exponent
 
 
-class MixedReward(NamedTuple):
-    """The reward of every step and its parts, after coefficients: total = extrinsic + intrinsic."""
-
-    total: Float[Array, "T B"]
-    extrinsic: Float[Array, "T B"]
-    intrinsic: Float[Array, "T B"]
-
-
 def mix_rewards(
     extrinsic: Float[Array, "T B"],
     score: Float[Array, "T B"],
@@ -122,28 +114,65 @@ def mix_rewards(
     return MixedReward(total=paid + earned, extrinsic=paid, intrinsic=earned)
 
 
-Mix = Callable[
-    [
-        MixState,
-        Float[Array, "T B"],
-        Bool[Array, "T B"],
-        Int[Array, "T B"],
-        Float[Array, " V"],
-        float | Float[Array, ""],
-    ],
-    tuple[MixState, MixedReward, CaptionStats],
-]
-
-
-def make_mix(config: RewardConfig, *, discount: float = PPOConfig.discount) -> Mix:
-    """Returns the pure function from scores to rewards.
-
-    It is `(state, extrinsic, reset, caption_id, caption_score, intrinsic_coef) -> (state, reward, stats)`. A score goes
-    through the guard, is divided by the episodic count and by the running scale, multiplied by the coefficient, and
-    looked at by the guard once more. What comes out is what is paid and what the statistics say.
+def caption_stats(
+    caption_id: Int[Array, "T B"],
+    episode_count: UInt8[Array, "T B"],
+    earned: Float[Array, "T B"],
+    *,
+    num_captions: int,
+) -> CaptionStats:
+    """Sums what each caption did in a rollout.
 
     Args:
-        discount: of the return whose scale is learned.
+        earned: what was paid for the caption of each step, after coefficients and guards.
+    """
+    says = (caption_id != EMPTY_ID).astype(jnp.int32)
+
+    def total(values: Array) -> Array:
+        return jax.ops.segment_sum(values.reshape(-1), caption_id.reshape(-1), num_captions)
+
+    return CaptionStats(
+        num_steps=total(says), num_episodes=total(says * (episode_count == 1)), reward_sum=total(earned)
+    )
+
+
+def share_of(part: Float[Array, "T B"], whole: Float[Array, "T B"], paid: Float[Array, "T B"]) -> Float[Array, "T B"]:
+    """Returns paid * part / whole: what one of the parts got where a guard paid `paid` for `whole`; 0 for 0."""
+    return part * jnp.where(whole == 0.0, 0.0, paid / jnp.where(whole == 0.0, 1.0, whole))
+
+
+@runtime_checkable
+class Mix(Protocol):
+    """From scores of captions, and rewards of steps, to the reward that the policy learns from."""
+
+    def __call__(
+        self,
+        state: MixState,
+        extrinsic: Float[Array, "T B"],
+        reset: Bool[Array, "T B"],
+        caption_id: Int[Array, "T B"],
+        caption_score: Float[Array, " V"],
+        intrinsic_coef: float | Float[Array, ""] = ...,
+        bonus: Float[Array, "T B"] | None = None,
+    ) -> tuple[MixState, MixedReward, CaptionStats]:
+        """Mixes one rollout. `bonus` costs nothing where there is none."""
+        ...
+
+
+def make_mix(config: RewardConfig, *, discount: float = PPOConfig.discount, episodic: bool = True) -> Mix:
+    """Returns the pure function from scores to rewards.
+
+    It is `(state, extrinsic, reset, caption_id, caption_score, intrinsic_coef, bonus) -> (state, reward, stats)`:
+
+        intrinsic_t = intrinsic_coef / scale * (score(caption_t) / N_episode(caption_t)^beta + bonus_t)
+
+    A score goes through the guard, is divided by the episodic count, and gets the bonus of the step added, which is no
+    matter of captions (`oni.rewards.novelty`). The sum is divided by the running scale, multiplied by the coefficient,
+    and looked at by the guard once more. What comes out is what is paid. The statistics hold what captions earned of
+    it: where a guard cuts the sum, caption and bonus lose the same share.
+
+    Args:
+        discount: of the return whose scale is learned. episodic: whether that return ends with the episode.
     """
     guard, normalizer = make_guard(config), make_normalizer(config)
 
@@ -154,29 +183,28 @@ def make_mix(config: RewardConfig, *, discount: float = PPOConfig.discount) -> M
         caption_id: Int[Array, "T B"],
         caption_score: Float[Array, " V"],
         intrinsic_coef: float | Float[Array, ""] = config.intrinsic_coef,
+        bonus: Float[Array, "T B"] | None = None,
     ) -> tuple[MixState, MixedReward, CaptionStats]:
         counts, guarding, returns = _as_memory(state)
         counts, number = count_in_episode(counts, caption_id, reset)
         guarding, score = guard.on_score(guarding, caption_score[caption_id], reset)
-        returns = normalizer.update(returns, per_count(score, number, config.count_exponent), reset, discount)
+        worth = per_count(score, number, config.count_exponent)
+        ends = reset if episodic else jnp.zeros_like(reset)
+        returns = normalizer.update(returns, worth if bonus is None else worth + bonus, ends, discount)
+        coef = intrinsic_coef / normalizer.scale(returns)
         reward = mix_rewards(
             extrinsic,
             score,
             number,
             extrinsic_coef=config.extrinsic_coef,
-            intrinsic_coef=intrinsic_coef / normalizer.scale(returns),
+            intrinsic_coef=coef,
             count_exponent=config.count_exponent,
         )
-        guarding, intrinsic = guard.on_reward(guarding, reward.intrinsic, extrinsic, reset)
-        reward = reward._replace(total=reward.extrinsic + intrinsic, intrinsic=intrinsic)
-        says = (caption_id != EMPTY_ID).astype(jnp.int32)
-        size = caption_score.shape[0]
-        flat = caption_id.reshape(-1)
-        stats = CaptionStats(
-            num_steps=jax.ops.segment_sum(says.reshape(-1), flat, size),
-            num_episodes=jax.ops.segment_sum((says * (number == 1)).reshape(-1), flat, size),
-            reward_sum=jax.ops.segment_sum(reward.intrinsic.reshape(-1), flat, size),
-        )
+        wanted = reward.intrinsic if bonus is None else reward.intrinsic + coef * bonus
+        guarding, paid = guard.on_reward(guarding, wanted, extrinsic, reset)
+        earned = paid if bonus is None else share_of(reward.intrinsic, wanted, paid)
+        reward = reward._replace(total=reward.extrinsic + paid, intrinsic=paid)
+        stats = caption_stats(caption_id, number, earned, num_captions=caption_score.shape[0])
         return _as_state(MixMemory(counts=counts, guard=guarding, returns=returns)), reward, stats
 
     return mix

@@ -1,30 +1,17 @@
-"""No intrinsic reward: plain PPO on what the game pays."""
-
-from collections.abc import Sequence
-from typing import Any
+"""No intrinsic reward from captions: plain PPO on what the game pays."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from oni.captions import CaptionTable
+from oni.rewards.base import CaptionReward
 
 
-class NoReward:
+class NoReward(CaptionReward):
     """Scores nothing."""
 
-    needs_labels = False
     active = False
 
-    def observe(self, captions: CaptionTable, changed: Sequence[int]) -> None:
-        """Ignores labels."""
-
-    def score(self, captions: CaptionTable) -> Float[np.ndarray, " capacity"]:
+    def score(self, captions: CaptionTable, ids: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
         """Returns zeros."""
-        return np.zeros(captions.capacity, np.float32)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Returns nothing: there is no state."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Takes nothing."""
+        return np.zeros(len(ids), np.float32)

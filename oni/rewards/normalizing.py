@@ -31,6 +31,25 @@ def empty_stats(num_envs: int) -> ReturnStats:
     return ReturnStats(running=jnp.zeros(num_envs), num_steps=jnp.zeros(()), mean=jnp.zeros(()), var=jnp.zeros(()))
 
 
+def merge_moments(
+    mean: Float[Array, "*N"],
+    var: Float[Array, "*N"],
+    new_mean: Float[Array, "*N"],
+    new_var: Float[Array, "*N"],
+    share: float | Float[Array, ""],
+) -> tuple[Float[Array, "*N"], Float[Array, "*N"]]:
+    """Returns mean and variance of both parts together.
+
+    Args:
+        share: of the new part, from 0 to 1.
+
+    Source: Chan et al., "Updating Formulae and a Pairwise Algorithm for Computing Sample Variances" (1979).
+    """
+    apart = new_mean - mean
+    merged = (1.0 - share) * var + share * new_var + jnp.square(apart) * share * (1.0 - share)
+    return mean + apart * share, merged
+
+
 def add_returns(
     stats: ReturnStats, reward: Float[Array, "T B"], reset: Bool[Array, "T B"], *, discount: float
 ) -> ReturnStats:
@@ -44,7 +63,8 @@ def add_returns(
     learn, and their zeros would make the first rewards enormous.
 
     Source: Burda et al. (arXiv 1810.12894), section 2.4; the merge of variances is Chan et al. (1979). They let the
-    return run on through ends of episodes, as their value of intrinsic rewards does; ours ends with the episode.
+    return run on through ends of episodes, as their value of intrinsic rewards does; so does ours where every `reset`
+    is False.
     """
 
     def body(running: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -57,9 +77,8 @@ def add_returns(
     new = jnp.where(has_begun, float(returns.size), 0.0)
     count = stats.num_steps + new
     share = new / jnp.maximum(count, 1.0)
-    apart = returns.mean() - stats.mean
-    var = (1.0 - share) * stats.var + share * returns.var() + jnp.square(apart) * share * (1.0 - share)
-    return ReturnStats(running=running, num_steps=count, mean=stats.mean + apart * share, var=var)
+    mean, var = merge_moments(stats.mean, stats.var, returns.mean(), returns.var(), share)
+    return ReturnStats(running=running, num_steps=count, mean=mean, var=var)
 
 
 def scale_of(stats: ReturnStats) -> Float[Array, ""]:

@@ -3,7 +3,9 @@
 Everything is measured in turn in one run, so that it meets the same machine; ratios are medians over rounds.
 
 games, alone: `GamePool` in lock step, random actions. AsyncVectorEnv: Gymnasium's, over NLE's own environment with the
-same actions and step limit. free-running: the same games in as many processes, none of which waits for any other.
+same actions and step limit. free-running: the same games (seeds, actions, resets) in as many processes, none of which
+waits for any other, and nobody is told what they gave: no observation is made, no caption kept, nothing handed over.
+free-running, observed: those with the observations made, so that what is left is the price of lock step.
 """
 
 import argparse
@@ -39,52 +41,70 @@ Run = Callable[[float], float]
 """From seconds to steps a second."""
 
 FREE_RUNNING = """
-import importlib, json, sys, time
+import json, sys, time
 import numpy as np
+import envs
+from envs.host.seeding import episode_seed
+from envs.host.worker import load_factory
 config = json.loads(sys.argv[1])
-module, _, name = config["factory"].partition(":")
+rows, limit = config["rows"], config["limit"]
+raw = {name: np.zeros((len(rows), *shape), dtype) for name, (shape, dtype) in config["raw"].items()}
+observe = envs.make(config["id"], **config["env_options"]).observe
 games = []
-rng = np.random.default_rng(config["seed"])
-for number in range(config["games"]):
-    game = getattr(importlib.import_module(module), name)(**config["options"])
-    game.attach({n: np.zeros(shape, dtype) for n, (shape, dtype) in config["raw"].items()})
-    game.reset(config["seed"] * 1000 + number)
-    games.append([game, 0, config["seed"] * 1000 + number])
+for i, row in enumerate(rows):
+    game = load_factory(config["factory"])(**config["options"])
+    game.attach({name: array[i] for name, array in raw.items()})
+    game.reset(episode_seed(0, row, 0))
+    games.append([game, row, 0, 0])
+actions = np.load(config["actions"])[:, rows].tolist()
+now = 0
 print("ready", flush=True)
 for line in sys.stdin:
-    end, steps = time.perf_counter() + float(line), 0
+    seconds, observed = json.loads(line)
+    end, steps = time.perf_counter() + seconds, 0
     while time.perf_counter() < end:
-        for entry, action in zip(games, rng.integers(0, config["actions"], len(games)).tolist()):
-            entry[1] += 1
-            if entry[0].step(action).terminated or entry[1] >= config["limit"]:
-                entry[2] += 7919
-                entry[1] = 0
-                entry[0].reset(entry[2])
+        for entry, action in zip(games, actions[now % len(actions)]):
+            entry[3] += 1
+            if entry[0].step(action).terminated or entry[3] >= limit:
+                entry[2] += 1
+                entry[3] = 0
+                entry[0].reset(episode_seed(0, *entry[1:3]))
+        if observed:
+            observe(raw)
+        now += 1
         steps += len(games)
     print(steps, flush=True)
 """
 
 
+def random_actions(env: HostEnv, num_envs: int) -> np.ndarray:
+    """Which action is taken in each row at each step, over and over."""
+    return np.random.default_rng(0).integers(0, env.spec.num_actions, (4096, num_envs))
+
+
 @contextlib.contextmanager
 def pooled(env: HostEnv, num_envs: int, workers: int) -> Iterator[Run]:
     """The games as training plays them, with random actions."""
-    rng = np.random.default_rng(0)
+    actions = random_actions(env, num_envs)
+    now = [0, 0]
     with GamePool(env, num_envs, seed=0, num_workers=workers) as pool:
         groups = pool.groups
         for group in groups:
             group.reset()
 
-        def run(seconds: float) -> float:
-            def act() -> np.ndarray:
-                return rng.integers(0, env.spec.num_actions, groups[0].num_envs)
+        def act(number: int) -> None:
+            group = groups[number]
+            group.send(actions[now[number] % len(actions), group.rows])
+            now[number] += 1
 
+        def run(seconds: float) -> float:
             steps, begun = 0, time.perf_counter()
-            for group in groups:
-                group.send(act())
+            for number in range(len(groups)):
+                act(number)
             while time.perf_counter() - begun < seconds:
-                for group in groups:
+                for number, group in enumerate(groups):
                     group.recv()
-                    group.send(act())
+                    act(number)
                     steps += group.num_envs
             for group in groups:
                 group.recv()
@@ -95,40 +115,50 @@ def pooled(env: HostEnv, num_envs: int, workers: int) -> Iterator[Run]:
 
 
 @contextlib.contextmanager
-def free_running(env: HostEnv, num_envs: int, workers: int) -> Iterator[Run]:
-    """The same games, each process on its own."""
-    raw = {name: (spec.shape, np.dtype(spec.dtype).name) for name, spec in env.raw.items()}
-    config: dict[str, Any] = {"factory": env.factory, "options": dict(env.options), "raw": raw}
-    config |= {"actions": env.spec.num_actions, "limit": env.spec.max_episode_steps, "games": num_envs // workers}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", FREE_RUNNING, json.dumps(config | {"seed": i})],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for i in range(workers)
-    ]
+def free_running(
+    env: HostEnv, options: dict[str, Any], num_envs: int, workers: int
+) -> Iterator[Callable[[float, bool], float]]:
+    """The same games with the same seeds and actions, each process on its own; whether they are observed is asked."""
+    config: dict[str, Any] = {"factory": env.factory, "options": dict(env.options), "limit": env.spec.max_episode_steps}
+    config |= {"id": env.spec.id, "env_options": options}
+    config["raw"] = {name: (spec.shape, np.dtype(spec.dtype).name) for name, spec in env.raw.items()}
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+        config["actions"] = f"{folder}/actions.npy"
+        np.save(config["actions"], random_actions(env, num_envs))
+        # Sessions of their own, as workers of a pool have: Linux may share out time by session.
+        processes = [
+            stack.enter_context(
+                subprocess.Popen(
+                    [
+                        sys.executable,
+                        "-c",
+                        FREE_RUNNING,
+                        json.dumps(config | {"rows": list(range(num_envs))[i::workers]}),
+                    ],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    text=True,
+                    cwd=ROOT,
+                    start_new_session=True,
+                )
+            )
+            for i in range(workers)
+        ]  # end when their standard input does
 
-    def said(process: "subprocess.Popen[str]") -> str:
-        assert process.stdout is not None
-        return process.stdout.readline().strip()
+        def said(process: "subprocess.Popen[str]") -> str:
+            assert process.stdout is not None
+            return process.stdout.readline().strip()
 
-    def run(seconds: float) -> float:
-        for process in processes:
-            assert process.stdin is not None
-            process.stdin.write(f"{seconds}\n")
-            process.stdin.flush()
-        return sum(int(said(process)) for process in processes) / seconds
+        def run(seconds: float, observed: bool) -> float:
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write(json.dumps([seconds, observed]) + "\n")
+                process.stdin.flush()
+            return sum(int(said(process)) for process in processes) / seconds
 
-    try:
         for process in processes:
             said(process)
         yield run
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def _gymnasium_game() -> Any:
@@ -167,15 +197,16 @@ def training(config: TrainConfig) -> Iterator[Run]:
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         trainer = stack.enter_context(Trainer(config))
         session: AnnotationSession | None = None
-        if trainer.reward_model.needs_labels:
-            session = stack.enter_context(AnnotationSession(create(Path(folder) / "run", config), config))
+        if trainer.reward_model.needs != "nothing":
+            run_dir = create(Path(folder) / "run", config)
+            session = stack.enter_context(AnnotationSession(run_dir, config, trainer.reward_model))
 
         def update() -> None:
             if session is not None:
                 trainer.take_labels(session.poll())
             progress = trainer.update()
             if session is not None:
-                session.submit(progress.new)
+                session.ask(trainer.captions, progress.new)
                 session.tend(trainer.captions, progress.seen)
 
         for _ in range(3):  # compiles
@@ -232,14 +263,17 @@ def main() -> None:
     print(f"{config.env.id}, {num_envs} games, {workers} workers, {jax.devices()[0].device_kind}", flush=True)
 
     with contextlib.ExitStack() as stack:
+        free = stack.enter_context(free_running(env, options, num_envs, workers))
         runs = {
             "games alone": stack.enter_context(pooled(env, num_envs, workers)),
-            "free-running": stack.enter_context(free_running(env, num_envs, workers)),
+            "free-running": lambda seconds: free(seconds, False),
+            "free-running, observed": lambda seconds: free(seconds, True),
             "AsyncVectorEnv": stack.enter_context(gymnasium_vector(num_envs)),
         }
         speeds = measure(runs, rounds=rounds, seconds=seconds)
     say_ratio(speeds, "games alone", "AsyncVectorEnv")
     say_ratio(speeds, "games alone", "free-running")
+    say_ratio(speeds, "games alone", "free-running, observed")
 
     none = dataclasses.replace(config, reward=dataclasses.replace(config.reward, kind="none"))
     backend = BackendConfig(kind="scripted", options={"helpful_pattern": "(?i)you (kill|destroy|find|see here)"})

@@ -33,7 +33,7 @@ def trainer_step(trainer: Trainer, session: AnnotationSession | None) -> Callabl
                 trainer.take_labels(session.poll())
             progress = trainer.update()
             if session is not None:
-                session.submit(progress.new)
+                session.ask(trainer.captions, progress.new)
                 session.tend(trainer.captions, progress.seen)
         trainer.wait()
 
@@ -67,12 +67,13 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as folder:
         run_dir = create(Path(folder) / "run", labelled)
-        with AnnotationSession(run_dir, labelled) as session:
+        retrieval = Trainer(labelled)
+        with AnnotationSession(run_dir, labelled, retrieval.reward_model) as session:
             trainer = Trainer(none)
             loops = {
                 "plain loop": plain_step(none, trainer),
                 "none": trainer_step(trainer, None),
-                "retrieval": trainer_step(Trainer(labelled), session),
+                "retrieval": trainer_step(retrieval, session),
             }
             for run in loops.values():
                 run(3)  # compiles

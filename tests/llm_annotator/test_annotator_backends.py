@@ -3,9 +3,11 @@
 import asyncio
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from importlib.metadata import EntryPoint
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -15,12 +17,17 @@ from llm_annotator.backends import available_backends, create_backend
 from llm_annotator.backends.scripted import ScriptedBackend, ScriptedOptions
 from llm_annotator.config import BackendConfig, LabelerConfig
 from llm_annotator.errors import BackendAnswerInvalid, BackendRejected, BackendUnreachable, ConfigError
-from llm_annotator.labeler import Labeler, resolve_labeler
-from llm_annotator.types import Completion, LabelStatus
+from llm_annotator.labeler import Labeler, LabelerSpec, resolve_labeler
+from llm_annotator.types import Completion, LabelStatus, Subject
 from tests.answered_store import answer_into
 from tests.fake_openai_server import FakeOpenAIServer
 
 HOSTILE = [b"You open the door.", b"", b"\xff\xfe\x00", b"<|im_end|>\n", "\u202e\U0001f600".encode(), b"x" * 20_000]
+
+COMPARING = replace(
+    resolve_labeler(LabelerConfig(), question="preference"), positive="yes", negative="no", threshold=0.0
+)
+PAIRS = [*pairwise(HOSTILE), *pairwise(HOSTILE[::-1])]
 
 OPTION = {"scripted": "latency_s", "openai": "temperature", "llama-cpp": "n_ctx", "replay": "store"}
 """An option of each kind of backend that cannot be -1."""
@@ -38,6 +45,7 @@ def config_of(kind: str) -> Iterator[BackendConfig]:
         with tempfile.TemporaryDirectory() as folder:
             store = Path(folder) / "annotations.sqlite"
             answer_into(store, HOSTILE)
+            answer_into(store, PAIRS, spec=COMPARING)
             yield BackendConfig(kind="replay", options={"store": str(store)})
     else:
         yield BackendConfig(kind=kind, timeout_s=50.0)
@@ -58,11 +66,13 @@ def config(request: pytest.FixtureRequest) -> Iterator[BackendConfig]:
         yield config
 
 
-def ask(config: BackendConfig, captions: list[bytes]) -> tuple[Labeler, list[Completion]]:
+def ask(
+    config: BackendConfig, subjects: Sequence[Subject], spec: LabelerSpec | None = None
+) -> tuple[Labeler, list[Completion]]:
     async def go() -> tuple[Labeler, list[Completion]]:
         async with create_backend(config) as backend:
-            labeler = Labeler(resolve_labeler(LabelerConfig()), backend.model)
-            return labeler, await asyncio.gather(*[backend.complete(labeler.request(text)) for text in captions])
+            labeler = Labeler(spec or resolve_labeler(LabelerConfig()), backend.model)
+            return labeler, await asyncio.gather(*[backend.complete(labeler.request(item)) for item in subjects])
 
     return asyncio.run(go())
 
@@ -85,6 +95,16 @@ def test_contract_of_a_backend(config: BackendConfig) -> None:
         assert completion.tokens_out is not None
         assert completion.sent_suffix != completion.sent_prefix
         assert caption[:10].decode("latin-1") in completion.sent_suffix or not caption.isascii() or b"|" in caption
+
+
+def test_pairs_of_any_captions_are_answered(config: BackendConfig) -> None:
+    labeler, completions = ask(config, PAIRS, COMPARING)
+    assert len({completion.sent_prefix for completion in completions}) == 1
+    assert len({completion.sent_suffix for completion in completions}) == len(PAIRS), "either order is its own question"
+    for completion in completions:
+        judgement = labeler.judge(completion)
+        assert judgement.status is LabelStatus.LABELLED
+        assert judgement.p_helpful is not None
 
 
 def test_model_is_the_same_for_two_backends_of_one_config(config: BackendConfig) -> None:

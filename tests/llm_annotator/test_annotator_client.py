@@ -188,7 +188,7 @@ def test_what_the_service_will_never_take_is_sent_once(spec: LabelerSpec, caplog
             server.shutdown()
             thread.join()
     assert [_Picky.posts.count(path) for path in ("/v1/runs", "/v1/captions", "/v1/occurrences")] == [1, 1, 1]
-    assert sorted(record.getMessage()[:13] for record in caplog.records) == ["1 totals of c", "2 captions ge"]
+    assert sorted(record.getMessage()[:13] for record in caplog.records) == ["1 totals of c", "2 questions g"]
     assert "not in this version" in caplog.text
 
 

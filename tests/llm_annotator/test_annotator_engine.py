@@ -87,15 +87,15 @@ class ToldBackend:
         pass
 
     async def complete(self, request: Request) -> Completion:
-        self.asked.append(request.caption)
-        self._times[request.caption] += 1
+        self.asked.append(request.captions[0])
+        self._times[request.captions[0]] += 1
         self.in_flight += 1
         self.most_in_flight = max(self.most_in_flight, self.in_flight)
         try:
             await self.hold.wait()
         finally:
             self.in_flight -= 1
-        reply = self._reply(request.caption, self._times[request.caption])
+        reply = self._reply(request.captions[0], self._times[request.captions[0]])
         if isinstance(reply, Exception):
             raise reply
         return Completion(

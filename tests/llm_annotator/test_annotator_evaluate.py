@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_annotator.asking import Answer, label_captions
+from llm_annotator.asking import Answer, ask_all
 from llm_annotator.backends.scripted import ScriptedBackend, ScriptedOptions
 from llm_annotator.config import EngineConfig, LabelerConfig
 from llm_annotator.errors import BackendRejected, BackendUnreachable, ConfigError
@@ -128,11 +128,11 @@ def test_no_answer_is_no_mistake() -> None:
     assert result.mistakes == ()
 
 
-def label(captions: list[bytes], options: ScriptedOptions) -> list[Answer]:
-    async def go() -> list[Answer]:
+def label(captions: list[bytes], options: ScriptedOptions) -> list[Answer[bytes]]:
+    async def go() -> list[Answer[bytes]]:
         backend = ScriptedBackend(options, max_concurrent=3)
         labeler = Labeler(resolve_labeler(LabelerConfig()), backend.model)
-        return [answer async for answer in label_captions(labeler, backend, captions, FAST)]
+        return [answer async for answer in ask_all(labeler, backend, captions, FAST)]
 
     return asyncio.run(go())
 
@@ -141,7 +141,7 @@ def test_answers_come_in_the_order_of_the_captions() -> None:
     captions = [b"caption %d" % number for number in range(20)]
     random.Random(0).shuffle(captions)
     answers = label(captions, ScriptedOptions(latency_s=0.001))
-    assert [answer.caption for answer in answers] == captions
+    assert [answer.subject for answer in answers] == captions
 
 
 def test_failures_that_pass_are_asked_again() -> None:

@@ -60,7 +60,7 @@ def test_request_holds_both_forms_of_the_question() -> None:
         Message("user", "Cook {soup}. You boil water. {goal} Progress?"),
     )
     assert request.choices == ("yes", "no")
-    assert request.caption == b"You boil\nwater. {goal}"
+    assert request.captions == (b"You boil\nwater. {goal}",)
 
 
 def test_a_goal_that_holds_a_placeholder_does_not_split_the_question() -> None:

@@ -7,15 +7,21 @@ import pytest
 from llm_annotator.config import LabelerConfig
 from llm_annotator.errors import ConfigError
 from llm_annotator.labeler import Example, LabelerSpec, resolve_labeler
-from llm_annotator.promptfiles import names
+from llm_annotator.promptfiles import load_prompt, names
+from llm_annotator.types import Subject
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 CAPTION = b"You pick up the red ball."
+SUBJECTS: dict[str, Subject] = {"label": CAPTION, "preference": (CAPTION, b"You bump into a wall.")}
+
+
+def resolve(prompt: str, goal: str = "minigrid") -> LabelerSpec:
+    return resolve_labeler(LabelerConfig(goal=goal, prompt=prompt), question=load_prompt(prompt)["question"])
 
 
 def render(spec: LabelerSpec) -> str:
     """Returns both forms of one question, as the golden files hold them."""
-    request = spec.request(CAPTION)
+    request = spec.request(SUBJECTS[spec.question])
     turns = [f"[{message.role}]\n{message.content}\n" for message in request.messages]
     return f"=== text\n{request.text_prefix}|{request.text_suffix}|\n=== chat\n{''.join(turns)}"
 
@@ -24,7 +30,7 @@ def rewrite_golden() -> None:
     """Writes the golden files anew: `python -m tests.llm_annotator.test_annotator_prompts`; then read the diff."""
     for prompt in names("prompts"):
         for goal in names("goals"):
-            text = render(resolve_labeler(LabelerConfig(goal=goal, prompt=prompt)))
+            text = render(resolve(prompt, goal))
             (GOLDEN / f"prompt_{prompt}_{goal}.txt").write_text(text)
 
 
@@ -32,15 +38,16 @@ def rewrite_golden() -> None:
 @pytest.mark.parametrize("goal", names("goals"))
 def test_shipped_prompt_is_the_golden_one(prompt: str, goal: str) -> None:
     golden = (GOLDEN / f"prompt_{prompt}_{goal}.txt").read_text()
-    assert render(resolve_labeler(LabelerConfig(goal=goal, prompt=prompt))) == golden
+    assert render(resolve(prompt, goal)) == golden
 
 
 @pytest.mark.parametrize("prompt", names("prompts"))
 def test_shipped_examples_are_balanced_and_of_another_world(prompt: str) -> None:
-    spec = resolve_labeler(LabelerConfig(prompt=prompt))
-    assert [example.answer for example in spec.examples].count(spec.positive) == 4
-    assert len(spec.examples) == 8
-    words = " ".join(example.caption for example in spec.examples).casefold()
+    spec = resolve(prompt)
+    captions = [text for example in spec.examples for text in example[:-1]]
+    assert len(set(captions)) == 8
+    assert [example.answer for example in spec.examples].count(spec.positive) * 2 == len(spec.examples)
+    words = " ".join(captions).casefold()
     things = ("key", "door", "ball", "square", "pyramid", "hex", "star", "goal")
     assert not [thing for thing in things if thing in words]
 

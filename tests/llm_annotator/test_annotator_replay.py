@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_annotator.asking import Answer, label_captions
+from llm_annotator.asking import Answer, ask_all
 from llm_annotator.backends import create_backend
 from llm_annotator.backends.replay import NotInStore
 from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
@@ -125,10 +125,10 @@ def test_what_is_not_in_the_store_says_what_to_do_and_is_told_once(
 def test_a_missing_answer_is_no_label_and_is_not_waited_for(path: Path) -> None:
     answer_into(path, CAPTIONS)
 
-    async def go() -> list[Answer]:
+    async def go() -> list[Answer[bytes]]:
         async with create_backend(replay(path)) as backend:
             labeler = Labeler(SPEC, backend.model)
-            asked = label_captions(labeler, backend, [*CAPTIONS, b"new"], EngineConfig(backoff_s=1000.0))
+            asked = ask_all(labeler, backend, [*CAPTIONS, b"new"], EngineConfig(backoff_s=1000.0))
             return [item async for item in asked]
 
     *known, new = asyncio.run(go())

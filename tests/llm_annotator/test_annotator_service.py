@@ -206,7 +206,13 @@ def test_something_else_at_the_address_is_told(spec: LabelerSpec) -> None:
     [
         ("/v1/captions", PACKBODY, b"\xc1", 400, "msgpack"),
         ("/v1/captions", PACKBODY, wire.pack({"captions": [b"x"]}), 400, "labeler_id"),
-        ("/v1/captions", PACKBODY, wire.pack({"run_id": "r", "labeler_id": "l", "captions": ["text"]}), 400, "byte"),
+        (
+            "/v1/captions",
+            PACKBODY,
+            wire.pack({"run_id": "r", "labeler_id": "l", "captions": ["text"]}),
+            409,
+            "registered",
+        ),
         ("/v1/captions", PACKBODY, wire.pack({"run_id": "r", "labeler_id": "l", "captions": []}), 409, "registered"),
         ("/v1/captions", {"content-type": "text/plain"}, wire.pack({}), 415, wire.CONTENT_TYPE),
         ("/v1/captions", PACKBODY, b"x" * (wire.MAX_BODY_BYTES + 1), 413, "parts"),

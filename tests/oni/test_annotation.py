@@ -12,6 +12,7 @@ from llm_annotator.types import LabelStatus
 from oni import rundir
 from oni.annotation import AnnotationSession
 from oni.config import TrainConfig
+from oni.rewards import make_reward_model
 from tests.answered_store import answer_into
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
@@ -29,7 +30,7 @@ def session(tmp_path):
         annotator = AnnotatorConfig(backend=backend, engine=engine or EngineConfig(), deterministic=True)
         settings = TrainConfig(annotator=annotator)
         run = rundir.create(tmp_path / f"run{len(opened)}", settings)
-        opened.append(AnnotationSession(run, settings).__enter__())
+        opened.append(AnnotationSession(run, settings, make_reward_model(settings)).__enter__())
         return opened[-1]
 
     yield start

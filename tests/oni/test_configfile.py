@@ -27,6 +27,26 @@ def test_file_then_command_line(tmp_path):
     assert config.reward == TrainConfig().reward
 
 
+def test_a_file_says_only_what_differs_from_its_base(tmp_path):
+    (tmp_path / "base.yaml").write_text("name: base\nppo: {learning_rate: 0.5, num_epochs: 3}\nenv: {num_envs: 8}\n")
+    config = load_config(write(tmp_path, "base: base.yaml\nname: mine\nppo: {num_epochs: 4}\n"))
+    assert (config.name, config.ppo.learning_rate, config.ppo.num_epochs, config.env.num_envs) == ("mine", 0.5, 4, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("base: config.yaml", "config.yaml: base leads back to .*config.yaml"),
+        ("base: none.yaml", "cannot read the config .*none.yaml"),
+        ("base: 3", "base must be the name of a file, not 3"),
+        ("base: ../x\nppo: 3", "cannot read"),
+    ],
+)
+def test_a_base_that_cannot_be_used_is_said(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
 def test_options_with_free_names_on_the_command_line(tmp_path):
     path = write(tmp_path, "annotator: {backend: {options: {helpful_pattern: coin}}}\n")
     config = load_config(path, ["--annotator.backend.options.latency-s", "0.5", "--env.options.talkative=true"])

@@ -278,6 +278,64 @@ def test_what_mixing_keeps_goes_through_a_checkpoint(tmp_path, key):
     assert_equal_trees(MIXES[key](restored, *steps, score), MIXES[key](state, *steps, score))
 
 
+BONUS_STEPS = (
+    jnp.zeros((3, 1)),
+    column(True, False, False),
+    column(1, 0, 1),
+    jnp.array([0.0, 1.0]),
+)
+"""One game that says caption 1, nothing, and caption 1 again; only that caption is worth anything."""
+
+
+def test_a_bonus_is_added_to_what_captions_earn():
+    # exponent 1: 0.5 * (1 / 1 + 2), 0.5 * (0 + 0.5), 0.5 * (1 / 2 + 0); of it the caption earned 0.5 + 0.25
+    settings = RewardConfig(intrinsic_coef=0.5, count_exponent=1.0)
+    _, reward, stats = make_mix(settings)(empty_counts(settings, 1), *BONUS_STEPS, 0.5, bonus=column(2.0, 0.5, 0.0))
+    assert reward.intrinsic[:, 0].tolist() == [1.5, 0.25, 0.25]
+    assert reward.total[:, 0].tolist() == [1.5, 0.25, 0.25]
+    assert stats.reward_sum.tolist() == [0.0, 0.75]
+    assert stats.num_steps.tolist() == [0, 2]
+
+
+def test_a_guard_cuts_caption_and_bonus_alike():
+    # 0.5 * (1 + 2) = 1.5 of at most 1: two thirds, of which the caption's 0.5 is a third; then nothing is left
+    settings = RewardConfig(intrinsic_coef=0.5, count_exponent=1.0, guard="clip", guard_limit=1.0)
+    _, reward, stats = make_mix(settings)(empty_counts(settings, 1), *BONUS_STEPS, 0.5, bonus=column(2.0, 0.5, 0.0))
+    assert reward.intrinsic[:, 0].tolist() == [1.0, 0.0, 0.0]
+    np.testing.assert_allclose(stats.reward_sum, [0.0, 1 / 3], rtol=1e-6)
+
+
+def test_the_normaliser_sees_caption_and_bonus_together():
+    # discount 0.5, sums 3, 0.5, 0.5: returns 3, 2, 1.5; variance 15.25 / 3 - (6.5 / 3)^2
+    settings = RewardConfig(intrinsic_coef=1.0, count_exponent=1.0, normalize_intrinsic=True)
+    state, reward, _ = make_mix(settings, discount=0.5)(
+        empty_counts(settings, 1), *BONUS_STEPS, 1.0, bonus=column(2.0, 0.5, 0.0)
+    )
+    scale = (15.25 / 3 - (6.5 / 3) ** 2) ** 0.5
+    np.testing.assert_allclose(reward.intrinsic[:, 0], [3 / scale, 0.5 / scale, 0.5 / scale], rtol=1e-4)
+    assert state.returns.running.tolist() == [1.5]
+
+
+def test_the_scale_of_a_return_that_runs_on_through_ends_of_episodes():
+    # scores 1, 0, 1 with ends in between, discount 0.5: returns 1, 0.5, 1.25 as if there were none
+    settings = RewardConfig(count_exponent=0.0, normalize_intrinsic=True)
+    for episodic, last in ((True, 1.0), (False, 1.25)):
+        state, _, _ = make_mix(settings, discount=0.5, episodic=episodic)(
+            empty_counts(settings, 1), jnp.zeros((3, 1)), column(True, False, True), *BONUS_STEPS[2:]
+        )
+        assert state.returns.running.tolist() == [last]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", SETTINGS, ids=str)
+def test_no_bonus_is_a_bonus_of_nothing(key):
+    steps, score = random_steps(8)
+    ours = MIXES[key](empty_counts(SETTINGS[key], 2), *steps, score)
+    theirs = MIXES[key](empty_counts(SETTINGS[key], 2), *steps, score, bonus=jnp.zeros((8, 2)))
+    assert_equal_trees(ours[:2], theirs[:2])
+    np.testing.assert_allclose(ours[2].reward_sum, theirs[2].reward_sum, rtol=1e-6)
+
+
 RUNS = [
     RewardConfig(intrinsic_coef=0.5, normalize_intrinsic=True, intrinsic_schedule="linear"),
     RewardConfig(intrinsic_coef=0.5, guard="clip", guard_limit=0.6),
@@ -320,7 +378,7 @@ def test_figures_say_coefficient_and_scale_and_nothing_compiles_anew():
     assert [f["reward/intrinsic_coef"] for f in figures] == pytest.approx([1.0, 0.9744, 0.9488, 0.9232])
     assert figures[0]["reward/intrinsic_std"] == 1.0  # no labels yet
     assert 0.01 < figures[-1]["reward/intrinsic_std"] < 1.0
-    assert trainer._mix._cache_size() == 1
+    assert trainer.rewarding._mix._cache_size() == 1
     trainer.forget_labels()
     trainer.update()
     assert trainer.flush().metrics["reward/intrinsic_std"] == 1.0

@@ -12,11 +12,15 @@ from test_probes import judge
 
 from oni.captions import CaptionTable
 from oni.checkpoint import Checkpoints
-from oni.config import RewardConfig
+from oni.config import RewardConfig, RewardLearnerConfig
 from oni.errors import CheckpointError, ConfigError
 from oni.trainer import Trainer
 
 RETRIEVAL = RewardConfig(kind="retrieval", intrinsic_coef=1.0)
+LEARNED = RewardConfig(
+    kind="classification", learner=RewardLearnerConfig(in_background=False, min_labels=2, held_out=0.0, batch_size=8)
+)
+NOVEL = RewardConfig(kind="rnd", add="counts", add_weight=0.5)
 
 
 def assert_equal_trees(ours, theirs):
@@ -25,22 +29,23 @@ def assert_equal_trees(ours, theirs):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reward", [RewardConfig(kind="none"), RETRIEVAL], ids=lambda r: r.kind)
+@pytest.mark.parametrize("reward", [RewardConfig(kind="none"), RETRIEVAL, LEARNED, NOVEL], ids=lambda r: r.kind)
 def test_a_resumed_run_is_bit_equal_to_one_never_stopped(tmp_path, reward):
     settings = config("intrinsic", reward=reward)
     whole = trained(settings, 7, labels=judge)
     part = trained(settings, 4, labels=judge)
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
-        assert checkpoints.save(4, part.state, part.host_state())
+        assert checkpoints.save(4, part.state, part.host_state(), reward=part.reward_arrays())
     resumed = Trainer(settings)
     with Checkpoints(tmp_path / "c", keep=2) as checkpoints:
-        restored = checkpoints.restore(like=resumed.state)
-    resumed.load(restored.device, restored.host)
+        restored = checkpoints.restore(like=resumed.state, reward=resumed.reward_arrays())
+    resumed.load(restored.device, restored.host, restored.reward)
     for _ in range(3):
         resumed.update()
     resumed.flush()
     assert resumed.env_step == whole.env_step
     assert_equal_trees(resumed.state, whole.state)
+    assert_equal_trees(resumed.reward_arrays(), whole.reward_arrays())
     assert resumed.host_state() == whole.host_state()
 
 
@@ -96,7 +101,7 @@ def test_the_update_is_compiled_once():
         trainer.take_labels(judge(progress.new))
     assert trainer._learn._cache_size() == 1
     assert trainer.actors._collect._cache_size() == 1
-    assert trainer._mix._cache_size() == 1
+    assert trainer.rewarding._mix._cache_size() == 1
 
 
 @pytest.mark.slow

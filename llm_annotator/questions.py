@@ -1,0 +1,265 @@
+"""The two things that a labeler may be asked, and all in which they differ: subjects, prompt, answer, record.
+
+`QUESTIONS` is the one place that knows both. Everything else holds a `Question` and does not ask which one it is.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
+
+from llm_annotator import wire
+from llm_annotator.store.records import AnnotationRecord, ComparisonRecord, StoredComparison, StoredLabel
+from llm_annotator.types import Comparison, Judgement, LabelUpdate, News, Subject
+
+if TYPE_CHECKING:
+    from llm_annotator.store.writer import Store
+
+QuestionName = Literal["label", "preference"]
+
+SubjectId = int | tuple[int, int]
+"""The id of a caption in the store, or those of the two that are compared."""
+
+CONTENT_FREE_CAPTIONS = (b"N/A", b"", b"[MASK]")
+"""The inputs that say nothing in Zhao et al., "Calibrate Before Use" (arXiv 2102.09690), section 5."""
+
+
+class Example(NamedTuple):
+    """One worked example of a prompt: a caption and the right answer word."""
+
+    caption: str
+    answer: str
+
+
+class PairExample(NamedTuple):
+    """One worked example of a prompt that compares: two captions and the right answer word."""
+
+    first: str
+    second: str
+    answer: str
+
+
+class Question(Protocol):
+    """What is asked about a subject.
+
+    placeholders: what stands for the captions of a subject in a prompt, in their order; also the keys of an example.
+    default_prompt: the packaged prompt that asks this, None if the goal says which one.
+    content_free: subjects that say nothing, by which a labeler is calibrated.
+    """
+
+    name: QuestionName
+    placeholders: tuple[str, ...]
+    example: type[Example] | type[PairExample]
+    default_prompt: str | None
+    content_free: tuple[Subject, ...]
+
+    def captions(self, subject: object) -> tuple[bytes, ...]:
+        """Returns the captions of a subject.
+
+        Raises:
+            TypeError: it is no subject of this question.
+        """
+        ...
+
+    def is_void(self, captions: tuple[bytes, ...]) -> bool:
+        """Returns whether there is nothing to ask about these captions of a subject."""
+        ...
+
+    def examples(self, labelled: Sequence[tuple[str, bool]], words: tuple[str, str]) -> tuple[tuple[str, ...], ...]:
+        """Returns worked examples made of captions and whether they are helpful, answered with one of the words."""
+        ...
+
+    def from_wire(self, value: Any) -> Subject:
+        """Returns the subject that a message holds.
+
+        Raises:
+            TypeError: it is no subject of this question.
+        """
+        ...
+
+    def to_row(self, news: Any) -> list[Any]:
+        """Returns news about a subject as a row of a message."""
+        ...
+
+    def from_row(self, row: Sequence[Any]) -> News:
+        """Returns the news that a row of a message holds."""
+        ...
+
+    def intern(self, store: "Store", subjects: Sequence[Any]) -> Sequence[SubjectId]:
+        """Returns the id of each subject; captions that are new are kept."""
+        ...
+
+    def stored(
+        self, store: "Store", labeler_id: str, ids: Sequence[Any]
+    ) -> Sequence[StoredLabel | StoredComparison | None]:
+        """Returns what is in force for each subject, None where the labeler never answered."""
+        ...
+
+    def stored_since(
+        self, store: "Store", labeler_id: str, change: int, *, limit: int
+    ) -> Sequence[StoredLabel | StoredComparison]:
+        """Returns what changed after `change`, oldest first."""
+        ...
+
+    def news(self, stored: Any) -> News:
+        """Returns what is in force as news for a run."""
+        ...
+
+    def record(self, subject_id: Any, judgement: Judgement, **answer: Any) -> AnnotationRecord | ComparisonRecord:
+        """Returns what the store keeps of an answer; `answer` holds the other fields of `AnswerRecord`."""
+        ...
+
+
+class LabelQuestion:
+    """Is this caption helpful? Subjects are captions."""
+
+    name: QuestionName = "label"
+    placeholders: tuple[str, ...] = ("caption",)
+    example: type[Example] | type[PairExample] = Example
+    default_prompt: str | None = None
+    content_free: tuple[Subject, ...] = CONTENT_FREE_CAPTIONS
+
+    def captions(self, subject: object) -> tuple[bytes, ...]:
+        """Returns the caption alone."""
+        if not isinstance(subject, bytes):
+            raise TypeError(f"this labeler judges single captions, bytes: it cannot be asked about {_shown(subject)}")
+        return (subject,)
+
+    def is_void(self, captions: tuple[bytes, ...]) -> bool:
+        """Returns whether the caption is empty."""
+        return not captions[0]
+
+    def examples(self, labelled: Sequence[tuple[str, bool]], words: tuple[str, str]) -> tuple[tuple[str, ...], ...]:
+        """Returns each caption with its word."""
+        return tuple(Example(caption, words[0] if helpful else words[1]) for caption, helpful in labelled)
+
+    def from_wire(self, value: Any) -> Subject:
+        """Returns the caption."""
+        self.captions(value)
+        return value
+
+    def to_row(self, news: LabelUpdate) -> list[Any]:
+        """Returns a label as a row."""
+        return wire.label_to_row(news)
+
+    def from_row(self, row: Sequence[Any]) -> News:
+        """Returns the label that a row holds."""
+        return wire.label_from_row(row)
+
+    def intern(self, store: "Store", subjects: Sequence[bytes]) -> Sequence[SubjectId]:
+        """Returns the ids of captions."""
+        return store.intern(subjects)
+
+    def stored(self, store: "Store", labeler_id: str, ids: Sequence[int]) -> Sequence[StoredLabel | None]:
+        """Returns the label in force of each caption."""
+        return store.labels_of(labeler_id, ids)
+
+    def stored_since(self, store: "Store", labeler_id: str, change: int, *, limit: int) -> Sequence[StoredLabel]:
+        """Returns the labels that changed."""
+        return store.labels_since(labeler_id, change, limit=limit)
+
+    def news(self, stored: StoredLabel) -> News:
+        """Returns a stored label as news."""
+        return LabelUpdate(
+            caption=stored.caption,
+            status=stored.status,
+            helpful=stored.helpful,
+            p_helpful=stored.p_helpful,
+            source=stored.source,
+        )
+
+    def record(self, subject_id: int, judgement: Judgement, **answer: Any) -> AnnotationRecord:
+        """Returns the annotation of a caption."""
+        return AnnotationRecord(
+            caption_id=subject_id, helpful=judgement.helpful, p_helpful=judgement.p_helpful, **answer
+        )
+
+
+class PreferenceQuestion:
+    """Which of two captions tells of more progress? Subjects are ordered pairs of captions."""
+
+    name: QuestionName = "preference"
+    placeholders: tuple[str, ...] = ("first", "second")
+    example: type[Example] | type[PairExample] = PairExample
+    default_prompt: str | None = "compare"
+    content_free: tuple[Subject, ...] = tuple((caption, caption) for caption in CONTENT_FREE_CAPTIONS)
+    """What such a pair scores is the model's liking for a place."""
+
+    def captions(self, subject: object) -> tuple[bytes, ...]:
+        """Returns both captions."""
+        parts = cast("tuple[object, ...]", subject) if isinstance(subject, tuple) else ()
+        pair = tuple(part for part in parts if isinstance(part, bytes))
+        if not len(pair) == len(parts) == 2:
+            shown = _shown(cast("object", subject))
+            raise TypeError(f"this labeler compares two captions, (bytes, bytes): it cannot be asked about {shown}")
+        return pair
+
+    def is_void(self, captions: tuple[bytes, ...]) -> bool:
+        """Returns whether one of the captions is empty, or both are the same."""
+        first, second = captions
+        return not first or not second or first == second
+
+    def examples(self, labelled: Sequence[tuple[str, bool]], words: tuple[str, str]) -> tuple[tuple[str, ...], ...]:
+        """Returns each helpful caption against an unhelpful one; the better one comes first and second by turns."""
+        good = [caption for caption, helpful in labelled if helpful]
+        bad = [caption for caption, helpful in labelled if not helpful]
+        pairs = enumerate(zip(good, bad, strict=False))  # as many as the rarer kind gives
+        return tuple(
+            PairExample(better, worse, words[0]) if number % 2 == 0 else PairExample(worse, better, words[1])
+            for number, (better, worse) in pairs
+        )
+
+    def from_wire(self, value: Any) -> Subject:
+        """Returns the pair; msgpack makes a list of it."""
+        pair = tuple(cast("list[object]", value)) if isinstance(value, list) else value
+        return cast("tuple[bytes, bytes]", self.captions(pair))
+
+    def to_row(self, news: Comparison) -> list[Any]:
+        """Returns a comparison as a row."""
+        return wire.comparison_to_row(news)
+
+    def from_row(self, row: Sequence[Any]) -> News:
+        """Returns the comparison that a row holds."""
+        return wire.comparison_from_row(row)
+
+    def intern(self, store: "Store", subjects: Sequence[tuple[bytes, bytes]]) -> Sequence[SubjectId]:
+        """Returns the ids of both captions of each pair."""
+        ids = store.intern([caption for pair in subjects for caption in pair])
+        return list(zip(ids[::2], ids[1::2], strict=True))
+
+    def stored(
+        self, store: "Store", labeler_id: str, ids: Sequence[tuple[int, int]]
+    ) -> Sequence[StoredComparison | None]:
+        """Returns the answer in force about each ordered pair."""
+        return store.comparisons_of(labeler_id, ids)
+
+    def stored_since(self, store: "Store", labeler_id: str, change: int, *, limit: int) -> Sequence[StoredComparison]:
+        """Returns the comparisons that changed."""
+        return store.comparisons_since(labeler_id, change, limit=limit)
+
+    def news(self, stored: StoredComparison) -> News:
+        """Returns a stored comparison as news."""
+        return Comparison(
+            first=stored.first,
+            second=stored.second,
+            status=stored.status,
+            first_better=stored.first_better,
+            p_first=stored.p_first,
+        )
+
+    def record(self, subject_id: tuple[int, int], judgement: Judgement, **answer: Any) -> ComparisonRecord:
+        """Returns the comparison of two captions."""
+        first_id, second_id = subject_id
+        return ComparisonRecord(
+            first_id=first_id,
+            second_id=second_id,
+            first_better=judgement.helpful,
+            p_first=judgement.p_helpful,
+            **answer,
+        )
+
+
+QUESTIONS: dict[QuestionName, Question] = {"label": LabelQuestion(), "preference": PreferenceQuestion()}
+
+
+def _shown(subject: object) -> str:
+    text = repr(subject)
+    return text if len(text) <= 80 else f"{text[:77]}..."
