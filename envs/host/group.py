@@ -33,6 +33,10 @@ class Group:
         rows = self.rows
         self._open: tuple[SharedRows, np.ndarray] | None = (arena.rows(rows.start, rows.stop), arena.memory)
         self._lost = np.zeros(num_envs, np.bool_)
+        # What `info` says of figures where no episode ended: zeros that nobody can write to, so that they can be lent.
+        nothing = np.zeros(num_envs, np.float32)
+        nothing.flags.writeable = False
+        self._no_stats = dict.fromkeys(self._spec.episode_stats, nothing)
         self._obs: Arrays | None = None
         self._busy = False
         self.history = History(
@@ -138,18 +142,19 @@ class Group:
         self._crew.finish_step(self._index)
         self._busy = False
         shared, lost = self._shared, self._lost.copy()
-        any_lost = bool(lost.any())
+        any_lost = True in lost.tolist()
         if any_lost:
             self._blank(lost)
         terminated, truncated = shared.terminated.copy(), shared.truncated.copy()
-        ended = np.flatnonzero(terminated | truncated)
-        self.history.begin(ended)
+        (ended,) = (terminated | truncated).nonzero()
+        if ended.size:
+            self.history.begin(ended)
         obs = self._observe(shared.raw)
         step = HostTimeStep(
             obs=obs,
             reward=shared.reward.copy(),
             terminated=terminated,
-            truncated=truncated | lost,
+            truncated=truncated | lost if any_lost else truncated,
             caption=[
                 bytes(caption[:length]) if length else b""
                 for caption, length in zip(shared.caption, shared.caption_length.tolist(), strict=True)
@@ -170,10 +175,12 @@ class Group:
         self._lost[:] = False
 
     def _info(self, success: np.ndarray, lost: np.ndarray, ended: np.ndarray) -> dict[str, np.ndarray]:
+        info = {"success": success, "lost": lost}
+        if not ended.size:
+            return info | self._no_stats
         stats = np.zeros_like(self._shared.stats)
-        if ended.size:
-            stats[ended] = self._shared.stats[ended]
-        return {"success": success, "lost": lost} | {n: stats[:, i] for i, n in enumerate(self._spec.episode_stats)}
+        stats[ended] = self._shared.stats[ended]
+        return info | {n: stats[:, i] for i, n in enumerate(self._spec.episode_stats)}
 
     def _ending(self, ended: np.ndarray, lost: np.ndarray) -> list[str]:
         shared = self._shared

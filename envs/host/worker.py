@@ -82,7 +82,12 @@ class Games:
         self._stat_names: list[str] = config["episode_stats"]
         self._episode = [-1] * (last - first)
         self._length = [0] * (last - first)
-        self._shared = arena.rows(first, last)
+        self._shared = shared = arena.rows(first, last)
+        # Single numbers are written much faster through these than into the arrays.
+        self._caption_length = shared.caption_length.data
+        self._terminated, self._truncated, self._success = (
+            array.data for array in (shared.terminated, shared.truncated, shared.success)
+        )
 
     def add(self, game: Game) -> None:
         """Takes in the game of the next row."""
@@ -105,34 +110,27 @@ class Games:
 
     def step(self, beat: Callable[[int], None]) -> None:
         """Plays one action in every game; ended ones begin their next episode."""
-        shared = self._shared
-        reward: list[float] = []
-        terminated: list[bool] = []
-        truncated: list[bool] = []
-        success: list[bool] = []
-        caption_length: list[int] = []
-        for i, action in enumerate(shared.action.tolist()):
-            beat(self.first + i)
-            step = self.games[i].step(action)
-            self._length[i] += 1
-            cut = not step.terminated and self._length[i] >= self._limit
-            caption = step.caption[:CAPTION_BYTES]
+        shared, first, lengths, limit = self._shared, self.first, self._length, self._limit
+        rewards: list[float] = []
+        for i, (game, action) in enumerate(zip(self.games, shared.action.tolist(), strict=True)):
+            beat(first + i)
+            reward, terminated, caption, success = game.step(action)
+            lengths[i] += 1
+            cut = not terminated and lengths[i] >= limit
             if caption:
+                caption = caption[:CAPTION_BYTES]
                 shared.caption[i][: len(caption)] = caption
-            reward.append(step.reward)
-            terminated.append(step.terminated)
-            truncated.append(cut)
-            success.append(step.success and (step.terminated or cut))
-            caption_length.append(len(caption))
-            if step.terminated or cut:
+            self._caption_length[i] = len(caption)
+            rewards.append(reward)
+            self._terminated[i] = terminated
+            self._truncated[i] = cut
+            self._success[i] = False
+            if terminated or cut:
+                self._success[i] = success
                 self._finish(i)
-                beat(self.first + i)
+                beat(first + i)
                 self._next_episode(i)
-        shared.reward[:] = reward
-        shared.terminated[:] = terminated
-        shared.truncated[:] = truncated
-        shared.success[:] = success
-        shared.caption_length[:] = caption_length
+        shared.reward[:] = rewards
 
     def _finish(self, i: int) -> None:
         game = self.games[i]
@@ -159,7 +157,7 @@ class Worker:
         self._connection = connection
         arena = Arena(memory, config["fields"])
         os.close(memory)
-        self._beats = arena["beat"][config["worker"]]
+        self._beats = arena["beat"][config["worker"]].data
         self._num_beats = 0
         self._guard = LateGuard(connection, 2 * config["step_timeout_s"])
         self._groups = [Games(config, arena, first, last) for first, last in config["rows"]]

@@ -11,7 +11,7 @@ from envs.host.types import Arrays
 from envs.nethack.actions import action_set
 from envs.nethack.engine import check_character
 from envs.nethack.game import RAW, STATS
-from envs.nethack.observe import cropper, obs_spec, status
+from envs.nethack.observe import make_observer, obs_spec
 from envs.nethack.tasks import TASKS
 from envs.spec import EnvSpec, ObsSpec
 
@@ -50,18 +50,17 @@ class NetHackEnv:
     def __init__(self, spec: EnvSpec, options: Mapping[str, Any], *, full: bool, crop: int) -> None:
         self.spec = spec
         self.options = options
-        self._full = full
-        self._crop = cropper(crop)
+        self._observe = make_observer(full=full, crop=crop)
+        self._arrays = obs_spec(full=full, crop=crop)
 
     @property
     def raw(self) -> Mapping[str, ObsSpec]:
         return {name: ObsSpec(shape, np.dtype(dtype)) for name, (shape, dtype) in RAW.items()}
 
     def observe(self, raw: Arrays) -> dict[str, np.ndarray]:
-        obs = {"crop": self._crop(raw), "status": status(raw["blstats"], raw["misc"])}
-        if self._full:
-            squares = np.stack((raw["chars"], raw["colors"]), axis=-1)
-            obs |= {"map": squares, "message": raw["message"][..., None].copy()}
+        rows = len(raw["misc"])
+        obs = {name: np.empty((rows, *array.shape), array.dtype) for name, array in self._arrays.items()}
+        self._observe(raw, obs)
         return obs
 
 

@@ -52,16 +52,15 @@ STATUS: tuple[str, ...] = (
     *_PROMPTS,
 )
 
-_LINEAR_PLACES = np.array([place for _, place, _, _ in _LINEAR])
-_LINEAR_OFFSET = np.array([offset for _, _, offset, _ in _LINEAR], np.float32)
-_LINEAR_SCALE = np.array([1 / divisor for *_, divisor in _LINEAR], np.float32)
-_LOG_PLACES = np.array([place for _, place, _ in _LOGARITHMIC])
-_LOG_SCALE = np.array([1 / divisor for *_, divisor in _LOGARITHMIC], np.float32)
 _CONDITION_BITS = 1 << np.arange(len(CONDITIONS))
 _LOG_START = len(_LINEAR)
 _FRACTION_START = _LOG_START + len(_LOGARITHMIC)
 _CONDITION_START = _FRACTION_START + len(_FRACTIONS)
 _PROMPT_START = _CONDITION_START + len(CONDITIONS)
+
+_PLACES = np.array([place for _, place, *_ in (*_LINEAR, *_LOGARITHMIC)] + [_HP, _POWER, _MAX_HP, _MAX_POWER])
+_OFFSET = np.array([offset for _, _, offset, _ in _LINEAR], np.float32)
+_SCALE = np.array([1 / divisor for *_, divisor in (*_LINEAR, *_LOGARITHMIC)], np.float32)
 
 
 def obs_spec(*, full: bool, crop: int) -> dict[str, ObsSpec]:
@@ -77,45 +76,61 @@ def obs_spec(*, full: bool, crop: int) -> dict[str, ObsSpec]:
     return spec
 
 
-def status(blstats: np.ndarray, misc: np.ndarray) -> np.ndarray:
-    """Scales the status line to about [-1, 1]: float32[N, len(STATUS)], columns as named in `STATUS`."""
-    result = np.empty((len(blstats), len(STATUS)), np.float32)
-    linear, logs = result[:, :_LOG_START], result[:, _LOG_START:_FRACTION_START]
-    np.subtract(blstats.take(_LINEAR_PLACES, 1, mode="clip"), _LINEAR_OFFSET, out=linear, casting="unsafe")
-    linear *= _LINEAR_SCALE
-    logs[...] = blstats.take(_LOG_PLACES, 1, mode="clip")
-    np.maximum(logs, 0, out=logs)
+def write_status(blstats: np.ndarray, misc: np.ndarray, status: np.ndarray) -> None:
+    """Scales the status line to about [-1, 1], into float32[N, len(STATUS)], columns as named in `STATUS`.
+
+    The figures are whole numbers below 2^24, but for those that grow without bound: float32 holds them exactly.
+    """
+    figures = blstats.take(_PLACES, 1, mode="clip").astype(np.float32)
+    scaled, logs = status[:, :_FRACTION_START], status[:, _LOG_START:_FRACTION_START]
+    np.subtract(figures[:, :_LOG_START], _OFFSET, out=status[:, :_LOG_START])
+    np.maximum(figures[:, _LOG_START:_FRACTION_START], 0, out=logs)
     np.log1p(logs, out=logs)
-    logs *= _LOG_SCALE
-    of = np.maximum(blstats[:, _MAX_HP :: _MAX_POWER - _MAX_HP][:, :2], 1)
-    np.divide(blstats[:, _HP :: _POWER - _HP][:, :2], of, out=result[:, _FRACTION_START:_CONDITION_START])
-    result[:, _CONDITION_START:_PROMPT_START] = (blstats[:, _CONDITION, None] & _CONDITION_BITS) != 0
-    result[:, _PROMPT_START:] = misc
-    return result
+    np.multiply(scaled, _SCALE, out=scaled)
+    most = np.maximum(figures[:, _CONDITION_START:], 1)
+    np.divide(figures[:, _FRACTION_START:_CONDITION_START], most, out=status[:, _FRACTION_START:_CONDITION_START])
+    status[:, _CONDITION_START:_PROMPT_START] = (blstats[:, _CONDITION, None] & _CONDITION_BITS) != 0
+    status[:, _PROMPT_START:] = misc
 
 
-def cropper(size: int) -> Callable[[Arrays], np.ndarray]:
-    """Makes a function that cuts `size` x `size` squares around the hero out of the map: uint8[N, size, size, 2].
+def crop_writer(size: int) -> Callable[[Arrays, np.ndarray], None]:
+    """Makes a function that cuts `size` x `size` squares around the hero out of the map, into uint8[N, size, size, 2].
 
     Beyond the edge of the map both are 0, which no square on it is: what was not seen is a space.
     """
-    radius = size // 2
-    row = np.arange(ROWS)[:, None, None, None] + np.arange(-radius, radius + 1)[:, None]
-    column = np.arange(COLUMNS)[None, :, None, None] + np.arange(-radius, radius + 1)
+    reach = np.arange(-(size // 2), size // 2 + 1)
+    places = (reach[:, None] * COLUMNS + reach).reshape(-1)  # of the squares, from the hero's
+    row = np.arange(ROWS)[:, None, None, None] + reach[:, None]
+    column = np.arange(COLUMNS)[None, :, None, None] + reach
     inside = (row >= 0) & (row < ROWS) & (column >= 0) & (column < COLUMNS)
-    places = np.where(inside, row * COLUMNS + column, 0).reshape(ROWS * COLUMNS, size * size)
     on_map = inside.reshape(ROWS * COLUMNS, size * size).astype(np.uint8)
 
-    def crop(raw: Arrays) -> np.ndarray:
+    def write(raw: Arrays, crop: np.ndarray) -> None:
         chars, blstats = raw["chars"], raw["blstats"]
         games = len(chars)
         hero = blstats[:, _Y] * COLUMNS + blstats[:, _X]
-        where = places.take(hero, 0, mode="clip")
-        where += np.arange(0, games * ROWS * COLUMNS, ROWS * COLUMNS)[:, None]
+        # While a level is built the hero may be nowhere: that shows the nearest corner, never another game.
+        np.maximum(np.minimum(hero, ROWS * COLUMNS - 1, out=hero), 0, out=hero)
         mask = on_map.take(hero, 0, mode="clip")
-        squares = np.empty((*where.shape, 2), np.uint8)
+        hero += np.arange(0, games * ROWS * COLUMNS, ROWS * COLUMNS)
+        where = hero[:, None] + places  # beyond the edge this is some other square, which the mask wipes out
+        squares = crop.reshape(games, size * size, 2)
         np.multiply(chars.reshape(-1).take(where, mode="clip"), mask, out=squares[..., 0])
         np.multiply(raw["colors"].reshape(-1).take(where, mode="clip"), mask, out=squares[..., 1])
-        return squares.reshape(games, size, size, 2)
 
-    return crop
+    return write
+
+
+def make_observer(*, full: bool, crop: int) -> Callable[[Arrays, Arrays], None]:
+    """Makes a function that fills, from raw arrays, the arrays that `obs_spec` describes."""
+    write_crop = crop_writer(crop)
+
+    def observe(raw: Arrays, obs: Arrays) -> None:
+        write_crop(raw, obs["crop"])
+        write_status(raw["blstats"], raw["misc"], obs["status"])
+        if full:
+            obs["map"][..., 0] = raw["chars"]
+            obs["map"][..., 1] = raw["colors"]
+            obs["message"][..., 0] = raw["message"]
+
+    return observe

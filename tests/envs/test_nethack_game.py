@@ -239,7 +239,8 @@ def test_the_status_is_scaled_by_hand():
     blstats[0, [2, 10, 11, 12, 13, 14, 16, 21]] = 25, 6, 12, 3, 99, 5, -4, 1  # power 5 of 0: not a division by zero
     blstats[0, 25] = 512 | 32
     misc[0] = 1, 0, 1
-    rows = observe.status(blstats, misc)
+    rows = np.empty((2, len(observe.STATUS)), np.float32)
+    observe.write_status(blstats, misc, rows)
     row = dict(zip(observe.STATUS, rows[0].tolist(), strict=True))
     expected = {
         "strength": 1.0, "hit_points": 0.5, "log_hit_points": np.log(7) / 5, "log_depth": np.log(4) / 4,
@@ -249,6 +250,20 @@ def test_the_status_is_scaled_by_hand():
     }  # fmt: skip
     assert {name: row[name] for name in expected} == pytest.approx(expected, abs=1e-6)
     assert np.isfinite(rows).all()
+
+
+def test_a_hero_that_is_nowhere_sees_nothing_of_other_games():
+    rng = np.random.default_rng(0)
+    raw = {name: rng.integers(1, 100, (3, *shape)).astype(dtype) for name, (shape, dtype) in RAW.items()}
+    raw["blstats"][:, :2] = (5, 5), (-1, -1), (90, 30)  # columns and rows that no map has
+    env = make("score")
+    obs = env.observe(raw)
+    for game in range(3):
+        alone = env.observe({name: array[game : game + 1] for name, array in raw.items()})
+        np.testing.assert_array_equal(obs["crop"][game], alone["crop"][0])
+    assert obs["crop"][1, 4, 4].tolist() == [raw["chars"][1, 0, 0], raw["colors"][1, 0, 0]]
+    assert obs["crop"][2, 4, 4].tolist() == [raw["chars"][2, -1, -1], raw["colors"][2, -1, -1]]
+    assert not obs["crop"][1, :4].any()
 
 
 @pytest.mark.parametrize("observation", ["crop", "full"])
