@@ -19,7 +19,8 @@ from envs.types import JaxEnv
 class Family(NamedTuple):
     """A library of environments behind one adapter, imported when first used.
 
-    module: has `make(name, **options) -> JaxEnv | HostEnv` and `names() -> list[str]`.
+    module: has `make(name, **options) -> JaxEnv | HostEnv` and `names() -> list[str]`, and `takes_any_name` if there
+        may be more than these.
     requires: package that must be installed, None for those written here. install: what pip is asked for it, where
         that is not the package itself.
     """
@@ -31,12 +32,42 @@ class Family(NamedTuple):
 
 
 FAMILIES: Mapping[str, Family] = {
-    "xminigrid": Family("envs.minigrid.adapter", "xminigrid", "MiniGrid tasks of XLand-MiniGrid, jitted, captioned"),
+    "xminigrid": Family("envs.minigrid.adapter", "xminigrid", "tasks of XLand-MiniGrid, jitted, captioned"),
+    "gymnax": Family(
+        "envs.gymnax.adapter",
+        "gymnax",
+        "MinAtar, bsuite, mazes and classic control of gymnax, jitted, some captioned",
+        install="'oni-jax[gymnax]'",
+    ),
+    "craftax": Family(
+        "envs.craftax.adapter",
+        "craftax",
+        "Craftax and Craftax-Classic by symbols, jitted, captioned",
+        install="'oni-jax[craftax]'",
+    ),
     "nethack": Family(
         "envs.nethack.adapter",
         "nle",
         "tasks of the NetHack Learning Environment, on the host, captioned",
         install="'oni-jax[nethack]'",
+    ),
+    "minihack": Family(
+        "envs.minihack.adapter",
+        "minihack",
+        "navigation and skill tasks of MiniHack, on the host, captioned",
+        install="'oni-jax[minihack]'",
+    ),
+    "envpool": Family(
+        "envs.envpool.adapter",
+        "envpool",
+        "MiniGrid and BabyAI of EnvPool, on the host, captioned; Atari, Procgen and others without captions",
+        install="'oni-jax[envpool]'",
+    ),
+    "gymnasium": Family(
+        "envs.gymnasium.adapter",
+        "gymnasium",
+        "any environment of Gymnasium with discrete actions, on the host, captioned by a function of yours",
+        install="'oni-jax[gymnasium]'",
     ),
     "probe": Family("envs.probes", None, "tiny environments that each isolate one fault of a learner"),
     "hostprobe": Family("envs.host.probes", None, "some of these probes as games in worker processes"),
@@ -53,8 +84,16 @@ def _load(family: str) -> Any:
     return importlib.import_module(entry.module)
 
 
-def list_envs() -> list[str]:
-    """Lists the ids of all environments whose library is installed."""
+def list_envs(only: str | None = None) -> list[str]:
+    """Lists the ids of one family, or of all whose library is installed.
+
+    Raises:
+        UnknownEnv: no such family. EnvUnavailable: its library is not installed.
+    """
+    if only is not None:
+        if only not in FAMILIES:
+            raise UnknownEnv(f"no family of environments {only!r}: there are {', '.join(FAMILIES)}")
+        return [f"{only}:{name}" for name in _load(only).names()]
     ids: list[str] = []
     for family in FAMILIES:
         try:
@@ -98,7 +137,7 @@ def make(env_id: str, **options: Any) -> JaxEnv[Any] | HostEnv:
         return factory(**options)
     module = _load(family)
     names = module.names()
-    if name not in names:
+    if name not in names and not getattr(module, "takes_any_name", False):
         near = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(f'{family}:{n}' for n in near)}?" if near else ""
         raise UnknownEnv(f"no environment {env_id!r}{hint} List them with: oni envs")

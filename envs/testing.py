@@ -7,10 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.errors import EnvContractError
 from envs.host.testing import check_host_env, require
 from envs.host.types import HostEnv
-from envs.types import EnvSpec, JaxEnv, ObsSpec, TimeStep
+from envs.types import EnvSpec, JaxEnv, TimeStep
 from envs.vector import VectorEnv
 
 
@@ -18,19 +17,28 @@ def _signature(tree: Any) -> Any:
     return jax.tree.map(lambda leaf: (leaf.shape, str(leaf.dtype), bool(leaf.weak_type)), tree)
 
 
-def _single_obs(spec: EnvSpec) -> ObsSpec:
-    """Returns what is observed in JAX, which is one array."""
-    if isinstance(spec.obs, Mapping):
-        raise EnvContractError(f"spec.obs names {sorted(spec.obs)}, but a JaxEnv observes one array")
-    return spec.obs
+def _by_name(obs: Any) -> Mapping[str, Any]:
+    """Returns observations, or what the spec says of them, by name; a single one has the empty name."""
+    return obs if isinstance(obs, Mapping) else {"": obs}
+
+
+def _called(name: str) -> str:
+    return f"obs {name}" if name else "obs"
 
 
 def _check_shapes(spec: EnvSpec, timestep: TimeStep, where: str) -> None:
-    obs, promised = timestep.obs, _single_obs(spec)
+    observed, promises = _by_name(timestep.obs), _by_name(spec.obs)
     require(
-        obs.shape == promised.shape and obs.dtype == promised.dtype,
-        f"{where}: obs is {obs.dtype}{list(obs.shape)}, the spec promises {promised.dtype}{list(promised.shape)}",
+        observed.keys() == promises.keys(),
+        f"{where}: obs has {sorted(observed)}, the spec promises {sorted(promises)}",
     )
+    for name, promised in promises.items():
+        obs = observed[name]
+        require(
+            obs.shape == promised.shape and obs.dtype == promised.dtype,
+            f"{where}: {_called(name)} is {obs.dtype}{list(obs.shape)}, "
+            f"the spec promises {promised.dtype}{list(promised.shape)}",
+        )
     for name, dtype in (("reward", jnp.float32), ("terminated", jnp.bool_), ("truncated", jnp.bool_)):
         leaf = getattr(timestep, name)
         require(
@@ -132,13 +140,13 @@ def _check_episodes(env: JaxEnv[Any], rollout: TimeStep, *, complete: bool) -> i
     require(
         not (np.asarray(rollout.info["success"]) & ~ended).any(), "info['success'] is true before the end of an episode"
     )
-    promised = _single_obs(spec)
-    if promised.num_values is not None:
-        highest = np.asarray(rollout.obs).reshape(-1, promised.shape[-1]).max(axis=0)
-        require(
-            bool((highest < np.asarray(promised.num_values)).all()),
-            f"obs reaches {highest.tolist()}, the spec promises values below {promised.num_values}",
-        )
+    for name, promised in _by_name(spec.obs).items():
+        if promised.num_values is not None:
+            highest = np.asarray(_by_name(rollout.obs)[name]).reshape(-1, promised.shape[-1]).max(axis=0)
+            require(
+                bool((highest < np.asarray(promised.num_values)).all()),
+                f"{_called(name)} reaches {highest.tolist()}, the spec promises values below {promised.num_values}",
+            )
     return _check_captions(env, np.asarray(rollout.event))
 
 

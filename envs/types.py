@@ -15,10 +15,14 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray, UInt8
 
 from envs.spec import EnvSpec, ObsSpec
 
-__all__ = ["EnvSpec", "JaxEnv", "ObsSpec", "Renders", "TimeStep"]
+__all__ = ["EnvSpec", "JaxEnv", "Obs", "ObsSpec", "Renders", "TimeStep"]
 
 StateT = TypeVar("StateT")
 StateT_contra = TypeVar("StateT_contra", contravariant=True)
+
+
+Obs = jax.Array | Mapping[str, jax.Array]
+"""One array, or several by name."""
 
 
 class TimeStep(NamedTuple):
@@ -33,13 +37,13 @@ class TimeStep(NamedTuple):
     final_obs: the true last observation where an episode ended and `obs` elsewhere; None from a `JaxEnv`.
     """
 
-    obs: jax.Array
+    obs: Obs
     reward: Float[Array, "..."]
     terminated: Bool[Array, "..."]
     truncated: Bool[Array, "..."]
     event: UInt8[Array, "... event_size"]
     info: Mapping[str, jax.Array]
-    final_obs: jax.Array | None = None
+    final_obs: Obs | None = None
 
 
 @runtime_checkable

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PRNGKeyArray
 
-from envs.types import EnvSpec, JaxEnv, StateT, TimeStep
+from envs.types import EnvSpec, JaxEnv, Obs, StateT, TimeStep
 
 Tree = TypeVar("Tree")
 
@@ -73,7 +73,7 @@ class VectorEnv(Generic[StateT]):
         keys = self._keys(step_key, jnp.arange(self.num_envs))
         state, timestep = jax.vmap(self.env.step)(keys, state, action)
 
-        def fresh(index: Int[Array, " R"]) -> tuple[Any, jax.Array]:
+        def fresh(index: Int[Array, " R"]) -> tuple[Any, Obs]:
             new_state, first = jax.vmap(self.env.reset)(self._keys(reset_key, index))
             return new_state, first.obs
 

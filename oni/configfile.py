@@ -165,7 +165,30 @@ def check_together(config: TrainConfig) -> TrainConfig:
     return config
 
 
+_ONLY_FOR: dict[str, tuple[str, ...]] = {
+    "threshold": ("classification", "ranking", "embedding", "offline"),
+    "path": ("offline",),
+    "goal_text": ("embedding",),
+    "baseline_text": ("embedding",),
+}
+"""Settings of the reward that mean nothing with another kind."""
+
+
+def _check_kinds(config: RewardConfig) -> None:
+    if config.add == config.kind:
+        raise ConfigError(f"reward.add is {config.add}, as is reward.kind: leave it out, or change intrinsic_coef")
+    if config.add is None and config.add_weight != 1.0:
+        raise ConfigError(f"reward.add_weight ({config.add_weight}) means nothing without reward.add")
+    for name, kinds in _ONLY_FOR.items():
+        if getattr(config, name) is not None and not {config.kind, config.add}.intersection(kinds):
+            raise ConfigError(
+                f"reward.{name} ({getattr(config, name)!r}) means nothing with reward.kind {config.kind}: "
+                f"leave it out, or choose {' or '.join(kinds)}"
+            )
+
+
 def _check_reward(config: RewardConfig) -> None:
+    _check_kinds(config)
     needs_limit = config.guard in GUARDS_WITH_LIMIT
     if needs_limit and config.guard_limit is None:
         raise ConfigError(f"reward.guard {config.guard} needs reward.guard_limit")

@@ -57,13 +57,20 @@ def episode_stats(metrics: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _labels(metrics: Mapping[str, Any]) -> str:
+_ANNOTATION = {
+    "captions": "captions/distinct",
+    "labelled": "captions/labelled",
+    "pairs": "reward_model/pairs_asked",
+    "queued": "annotator/queued",
+    "coverage": "captions/coverage",
+}
+
+
+def annotation_figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Returns how far the annotator is, formatted, by name; empty without one."""
     if "annotator/queued" not in metrics:
-        return ""
-    return (
-        f"captions {number(metrics['captions/distinct'])} labelled {number(metrics['captions/labelled'])} "
-        f"queued {number(metrics.get('annotator/queued'))} coverage {number(metrics['captions/coverage'], 2)}"
-    )
+        return {}
+    return {name: number(metrics[key], 2) for name, key in _ANNOTATION.items() if key in metrics}
 
 
 class PlainReporter:
@@ -88,7 +95,8 @@ class PlainReporter:
         self.say(
             f"step {number(metrics['env_step'])}/{self._total:,}  success {number(metrics.get('success'))}  "
             f"return {number(metrics.get('return/extrinsic'))}  "
-            f"{stats}{'-' if speed is None else f'{speed / 1000:.1f}k'} steps/s  {_labels(metrics)}".rstrip()
+            f"{stats}{'-' if speed is None else f'{speed / 1000:.1f}k'} steps/s  "
+            f"{' '.join(f'{name} {value}' for name, value in annotation_figures(metrics).items())}".rstrip()
         )
 
     def say(self, text: str) -> None:
@@ -122,12 +130,9 @@ class LiveReporter:
         stats = list(episode_stats(metrics).items())
         for pair in zip(stats[::2], stats[1::2], strict=False):
             table.add_row(*(cell for stat in pair for cell in stat))
-        if "annotator/queued" in metrics:
-            table.add_row(
-                "captions", number(metrics["captions/distinct"]), "labelled", number(metrics["captions/labelled"])
-            )
-            coverage = number(metrics["captions/coverage"], 2)
-            table.add_row("queued", number(metrics.get("annotator/queued")), "coverage", coverage)
+        figures = list(annotation_figures(metrics).items())
+        for pair in zip(figures[::2], figures[1::2], strict=False):
+            table.add_row(*(cell for figure in pair for cell in figure))
         if warning:
             table.add_row("[yellow]annotator", f"[yellow]{escape(warning)}")
         self._live.update(table)

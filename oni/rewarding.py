@@ -147,7 +147,11 @@ class Rewarding:
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what else it must hold, as JSON values."""
-        return {"kinds": weights_of(self._config.reward), "model": self.model.state_dict()}
+        return {"kinds": self._kinds, "model": self.model.state_dict()}
+
+    @property
+    def _kinds(self) -> list[str]:
+        return list(weights_of(self._config.reward))
 
     def load(self, arrays: Any, state: dict[str, Any], captions: CaptionTable) -> None:
         """Goes on from a checkpoint. A run whose kind of reward was changed learns it anew from the labels.
@@ -157,9 +161,7 @@ class Rewarding:
             captions: with their labels.
         """
         self._num_scored = 0
-        if arrays is not None and state.get("kinds", weights_of(self._config.reward)) == weights_of(
-            self._config.reward
-        ):
+        if arrays is not None and list(state.get("kinds", self._kinds)) == self._kinds:
             model_arrays, self._step_state = arrays
             self.model.load(model_arrays, state["model"])
             return

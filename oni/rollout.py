@@ -36,10 +36,10 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
     event: `uint8[T, B, E]`, what each action caused.
     """
 
-    def values_where(mask: Array, params: Any, core_state: CoreState, obs: Array) -> Array:
+    def values_where(mask: Array, params: Any, core_state: CoreState, obs: Any) -> Array:
         def rows(index: Array) -> Array:
-            core_rows = jax.tree.map(lambda leaf: leaf[index], core_state)
-            return act(network, params, core_rows, obs[index], jnp.zeros(index.shape, bool))[2]
+            core_rows, obs_rows = jax.tree.map(lambda leaf: leaf[index], (core_state, obs))
+            return act(network, params, core_rows, obs_rows, jnp.zeros(index.shape, bool))[2]
 
         return replace_rows(mask, jnp.zeros(mask.shape + network.value_shape), rows)
 

@@ -36,9 +36,13 @@ def _outcome(summary: Summary) -> Iterator[tuple[str, str]]:
     if "captions/distinct" in metrics:
         yield "captions seen", number(metrics["captions/distinct"])
     if "annotator/queued" in metrics:
-        yield "  labelled", number(metrics["captions/labelled"])
+        if "reward_model/pairs_asked" in metrics:
+            yield "pairs compared", number(metrics.get("reward_model/labels"))
+        if "captions/labelled" in metrics:
+            yield "  labelled", number(metrics["captions/labelled"])
         yield "  queued", number(metrics.get("annotator/queued"))
         yield "  failed", number(metrics.get("annotator/failed"))
+    if "captions/coverage" in metrics:
         yield "steps whose caption was labelled, lately", f"{metrics['captions/coverage'] or 0.0:.1%}"
 
 

@@ -98,6 +98,7 @@ class Trainer:
         self._learner = make_learner(self.network, config.ppo, num_updates=config.num_updates)
         self._learn = jax.jit(self._learn_and_sum)
         self._pending: Finished | None = None
+        self._news: list[News] = []
         self._thread = ThreadPoolExecutor(1) if overlaps(config, env, jax.default_backend()) else None
         self._ahead: Future[tuple[ActorState, Rollout, Said]] | None = None
         self._coverage: tuple[int, int] = (0, 0)
@@ -143,9 +144,19 @@ class Trainer:
         self.rewarding.forget(self.captions)
         self.state = self.state._replace(counts=without_scale(self.state.counts, self.config.reward))
 
-    def take_labels(self, updates: Iterable[News]) -> int:
-        """Takes in news from the annotator, in force from the next update; returns how many labels changed."""
-        return self.rewarding.take(self.captions, updates)
+    def take_labels(self, updates: Iterable[News]) -> None:
+        """Takes in news from the annotator, in force from the next update.
+
+        What the update before left behind is looked at first, as it is where a checkpoint was written in between: when
+        a reward model learns what decides what it learns, and the clock decides when there are checkpoints.
+        """
+        self._news += updates
+        if self._pending is None:
+            self._take_news()
+
+    def _take_news(self) -> None:
+        news, self._news = self._news, []
+        self.rewarding.take(self.captions, news)
 
     @property
     def is_ahead(self) -> bool:
@@ -178,6 +189,7 @@ class Trainer:
         actor, rollout, said = self._play(last=last)
         learn_key = self._keys(self.updates_done)[1]
         metrics, seen = self._read_pending()
+        self._take_news()
 
         new: list[bytes] = []
         caption_id = None
@@ -196,6 +208,7 @@ class Trainer:
     def flush(self) -> Progress:
         """Waits for the last update and returns its figures."""
         metrics, seen = self._read_pending()
+        self._take_news()
         return Progress(metrics=metrics, seen=seen, new=[])
 
     def wait(self) -> None:
@@ -225,10 +238,12 @@ class Trainer:
         """Returns the figures about captions, as of the last update that was read."""
         if not self.reward_model.active:
             return {}
+        distinct: dict[str, float | int] = {"captions/distinct": len(self.captions) - 1}
+        if self.reward_model.needs != "labels":
+            return distinct  # none is ever labelled: zeros would tell of a fault
         known = self.captions.known[: len(self.captions)]
         labelled, said = self._coverage
-        return {
-            "captions/distinct": len(self.captions) - 1,
+        return distinct | {
             "captions/labelled": int(known.sum()),
             "captions/helpful": int((self.captions.helpful == 1).sum()),
             "captions/coverage": labelled / said if said else 0.0,

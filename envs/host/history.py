@@ -13,7 +13,7 @@ from envs.errors import EnvError
 SCHEMA = 1
 """Layout of a snapshot."""
 
-NEW_EPISODES = "--env.resume-games False"
+NEW_EPISODES = "--env.no-resume-games"
 """The setting that resumes a run with new episodes."""
 
 

@@ -5,6 +5,7 @@ trainer). `envs.host.pool.GamePool` plays B of them; each of its groups is a `Ho
 """
 
 from collections.abc import Mapping, Sequence
+from types import TracebackType
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -138,4 +139,42 @@ class HostVectorEnv(Protocol):
 
     def recv(self) -> HostTimeStep:
         """Waits for the step that `send` began."""
+        ...
+
+
+@runtime_checkable
+class Games(Protocol):
+    """B games in groups, to be used as a context manager: `envs.host.pool.GamePool`, or a library's own vectors."""
+
+    @property
+    def groups(self) -> Sequence[HostVectorEnv]:
+        """The groups: group g of G has the rows from `g * B / G` on."""
+        ...
+
+    @property
+    def deaths(self) -> int:
+        """Workers that died so far."""
+        ...
+
+    def snapshot(self) -> dict[str, Any]:
+        """Returns what `restore` needs, as JSON values."""
+        ...
+
+    def restore(self, snapshot: Mapping[str, Any], *, replay: bool = True) -> tuple[HostTimeStep, ...]:
+        """Goes back to a snapshot, or begins new episodes (`replay=False`)."""
+        ...
+
+    def __enter__(self) -> Any: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+@runtime_checkable
+class OpensPool(Protocol):
+    """A `HostEnv` whose library steps many games itself, faster than worker processes of ours would."""
+
+    def open_pool(self, num_envs: int, *, seed: int, num_groups: int = 2, num_workers: int | None = None) -> Games:
+        """Returns the games, not begun yet."""
         ...

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from envs.host.pool import GamePool
+from envs.host.pool import open_games
 from envs.host.types import HostEnv, HostTimeStep, HostVectorEnv
 from oni.evaluation import Choose, Episodes
 from oni.networks import ActorCritic, Params, act
@@ -94,7 +94,7 @@ def play_host(
     num_games = -(-num_games // num_groups) * num_groups
     per_game = -(-num_episodes // num_games)
     rows: list[_Row] = []
-    with GamePool(env, num_games, seed=seed, num_groups=num_groups) as pool:
+    with open_games(env, num_games, seed=seed, num_groups=num_groups) as pool:
         keys = jax.random.split(jax.random.key(seed), num_groups)
         players = [_Player(group, network, params, choose, key) for group, key in zip(pool.groups, keys, strict=True)]
         t = 0

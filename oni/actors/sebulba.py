@@ -13,8 +13,8 @@ from jaxtyping import Array
 
 import envs
 from envs.errors import EnvError
-from envs.host.pool import GamePool
-from envs.host.types import HostEnv, HostTimeStep
+from envs.host.pool import open_games
+from envs.host.types import Games, HostEnv, HostTimeStep
 from oni.actors.buffers import Choice, GroupState, RolloutBuffers, actor_state, named_obs, stack_obs
 from oni.actors.episodes import play_host
 from oni.captions import EMPTY_ID, CaptionTable
@@ -40,7 +40,7 @@ class SebulbaActors:
         self._num_steps = num_steps
         self._seed = seed
         self._stack = ExitStack()
-        self._pool: GamePool | None = None
+        self._pool: Games | None = None
         self._choose = jax.jit(self._choose_once)
         size = config.num_envs // config.num_groups
         self._rows = [slice(i * size, (i + 1) * size) for i in range(config.num_groups)]
@@ -64,10 +64,10 @@ class SebulbaActors:
             episode_length=np.zeros(num_envs, np.int32),  # pyright: ignore[reportArgumentType]
         )
 
-    def _open(self) -> GamePool:
+    def _open(self) -> Games:
         config = self._config
         return self._stack.enter_context(
-            GamePool(
+            open_games(
                 self.env,
                 config.num_envs,
                 seed=self._seed,
@@ -77,7 +77,7 @@ class SebulbaActors:
             )
         )
 
-    def _begun(self, state: ActorState) -> tuple[GamePool, ActorState]:
+    def _begun(self, state: ActorState) -> tuple[Games, ActorState]:
         if self._pool is not None:
             return self._pool, state
         self._pool = self._open()
@@ -197,7 +197,7 @@ class SebulbaActors:
             if differs.any():
                 raise EnvError(
                     f"game {differs.argmax()} could not be brought back to where it was ({name} differs), as happens "
-                    "with another version of the game: start new episodes with --env.resume-games False"
+                    "with another version of the game: start new episodes with --env.no-resume-games"
                 )
         return state._replace(
             obs=obs,

@@ -96,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         "--class-balance", action="store_true", help="helpful and unhelpful labels weigh the same in sum"
     )
     parser.add_argument("--soft-labels", action="store_true", help="learn probabilities where the annotator gave them")
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of parameters and batches")
+    parser.add_argument("--seed", type=_seed, default=0, metavar="N", help="of parameters and batches")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     return parser
 
@@ -111,6 +111,12 @@ def _positive(text: str) -> float:
 def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no whole number above 0")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 0 on")
     return int(text)
 
 

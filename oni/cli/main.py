@@ -12,7 +12,7 @@ COMMANDS = {
     "inspect": "see what was annotated, how it was answered and what it earned",
     "label": "label captions given by hand: try a prompt or a backend; --evaluate measures it",
     "distill": "learn a reward model from stored annotations, to train with it frozen (reward.kind offline)",
-    "envs": "list environments; `oni envs check ID` checks one",
+    "envs": "list families of environments; `oni envs list FAMILY` names them, `oni envs check ID` checks one",
     "backends": "list LLM backends; `oni backends check` asks one",
     "serve": "run an annotator that several runs share",
 }

@@ -96,7 +96,9 @@ class GridEncoder(nn.Module):
 
 
 class NamedEncoder(nn.Module):
-    """Observations by name: grids are embedded cell by cell, numbers are taken as they are; one dense layer over all.
+    """Observations by name: grids are embedded cell by cell, pictures convolved, numbers taken as they are.
+
+    One dense layer over all.
 
     num_values: categories of each channel by name, for those observations that are grids of categories.
     """
@@ -111,6 +113,8 @@ class NamedEncoder(nn.Module):
         for name, leaf in sorted(obs.items()):
             if name in self.num_values:
                 cells = CellEmbedding(num_values=self.num_values[name], embed_size=self.embed_size, name=name)(leaf)
+            elif leaf.ndim == _PICTURE_AXES + 1:
+                cells = PictureEncoder(size=self.size, name=name)(leaf)
             else:
                 cells = leaf.astype(jnp.float32)
             parts.append(cells.reshape(leaf.shape[0], -1))

@@ -88,4 +88,5 @@ def make_reward_model(config: TrainConfig) -> RewardModel:
     parts = [(weight, MODELS[kind](config)) for kind, weight in weights_of(config.reward).items() if kind in MODELS]
     if not parts:
         return NoReward()
-    return parts[0][1] if len(parts) == 1 and parts[0][0] == 1.0 else Added(parts)
+    # By the kinds alone: with another weight, a run goes on with what it has learned.
+    return parts[0][1] if len(parts) == 1 and config.reward.kind in MODELS else Added(parts)

@@ -28,7 +28,10 @@ those of long ago say little."""
 ASKED_AGAIN = 256
 """Pairs without an answer that are asked about once more after a resume: what was under way then is lost."""
 
-_MIN_STD = 1e-6
+_MIN_STD = 0.1
+"""The least that is divided by, in log-odds: 0.1 is a preference of 52 to 48, which says nothing. Where a single
+caption came up so far, or the network has hardly learned, the deviation is near 0 and would turn noise into thousands.
+"""
 
 
 class RunningMoments(NamedTuple):
@@ -63,7 +66,7 @@ class RunningMoments(NamedTuple):
         )
 
     def standardize(self, values: Float[np.ndarray, " N"], *, threshold: float) -> Float[np.ndarray, " N"]:
-        """Returns (value - mean) / standard deviation where that is above the threshold, else 0."""
+        """Returns (value - mean) / standard deviation (at least 0.1) where that is above the threshold, else 0."""
         z = (values - self.mean) / max(self.var**0.5, _MIN_STD)
         return np.where(z > threshold, z, 0.0).astype(np.float32)
 
@@ -114,7 +117,7 @@ class Ranking(LearnedReward):
     def wanted(self, captions: CaptionTable, limit: int) -> list[tuple[bytes, bytes]]:
         """Lists pairs never listed before, each in both orders, one after the other.
 
-        After a resume, those come first whose answers were still missing.
+        After a resume, those come first whose answers were still missing; and when no pair is left, they come again.
         """
         limit = min(limit // 2, self._preferences.pairs_per_update)
         if limit < 1:
@@ -125,6 +128,8 @@ class Ranking(LearnedReward):
             self._num_drawn += 1
             room = limit - len(pairs)
             pairs += draw_pairs(captions, self._pairs, config=self._preferences, limit=room, rng=rng)
+        if not pairs:  # all were asked about: once more about those whose answers were none
+            pairs = self._pairs.unanswered(limit)
         asked: list[tuple[bytes, bytes]] = []
         for pair in pairs:
             self._pairs.add(captions, pair)

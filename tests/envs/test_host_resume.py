@@ -100,7 +100,7 @@ def test_games_that_do_not_come_back_are_named_and_new_ones_can_start(options, m
     with GamePool(QuietHallEnv(**options), 4, seed=SEED, num_workers=1) as pool:
         with pytest.raises(EnvError, match=message) as caught:
             pool.restore(saved)
-        assert "--env.resume-games False" in str(caught.value)
+        assert "--env.no-resume-games" in str(caught.value)
         with pytest.raises(EnvError, match="after reset"):
             pool.groups[0].send(np.array([0, 0]))
         tripwire.unlink(missing_ok=True)

@@ -99,6 +99,15 @@ def test_no_answer_is_not_a_label():
     assert table.unanswered().tolist() == []
 
 
+def test_a_label_heard_again_is_no_change():
+    table = CaptionTable(1)
+    a = table.intern(b"a")
+    for p in (None, 0.3):
+        assert table.set_labels([label(b"a", True, p_helpful=p)]) == [a]
+        assert table.set_labels([label(b"a", True, p_helpful=p)]) == []
+    assert table.set_labels([label(b"a", False, p_helpful=0.3)]) == [a]
+
+
 def test_a_person_overrules():
     table = CaptionTable(1)
     a = table.intern(b"a")

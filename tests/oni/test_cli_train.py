@@ -252,8 +252,14 @@ def test_a_store_of_a_later_version_is_said(tmp_path, settings):
 
 
 def test_envs_lists_and_checks():
-    ids = [row["id"] for row in json.loads(run("envs", "--json").stdout)["envs"]]
-    assert "xminigrid:MiniGrid-BlockedUnlockPickUp" in ids
+    families = {row["family"]: row for row in json.loads(run("envs", "--json").stdout)["families"]}
+    assert "xminigrid:MiniGrid-BlockedUnlockPickUp" in families["xminigrid"]["ids"]
+    rows = {row["id"]: row for row in json.loads(run("envs", "list", "probe", "--json").stdout)["envs"]}
+    assert rows.keys() == set(families["probe"]["ids"])
+    assert rows["probe:intrinsic"]["captions"]
+    nowhere = run("envs", "list", "prob")
+    assert nowhere.returncode == 2
+    assert "xminigrid" in nowhere.stderr
     assert run("envs", "check", "probe:memory").returncode == 0
     wrong = run("envs", "check", "probe:memry")
     assert wrong.returncode == 2

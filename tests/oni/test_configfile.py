@@ -47,6 +47,24 @@ def test_a_base_that_cannot_be_used_is_said(tmp_path, text, message):
         load_config(write(tmp_path, text))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("reward: {add: retrieval}", "reward.add is retrieval, as is reward.kind"),
+        ("reward: {add_weight: 2}", "reward.add_weight .2.0. means nothing without reward.add"),
+        (
+            "reward: {threshold: 0.7}",
+            "reward.threshold .0.7. means nothing with reward.kind retrieval: .* classification",
+        ),
+        ("reward: {path: x.oni}", "reward.path .'x.oni'. means nothing .* choose offline"),
+        ("reward: {kind: rnd, add: counts, goal_text: win}", "reward.goal_text .'win'. means nothing"),
+    ],
+)
+def test_settings_of_another_kind_of_reward_are_refused(tmp_path, text, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(write(tmp_path, text))
+
+
 def test_options_with_free_names_on_the_command_line(tmp_path):
     path = write(tmp_path, "annotator: {backend: {options: {helpful_pattern: coin}}}\n")
     config = load_config(path, ["--annotator.backend.options.latency-s", "0.5", "--env.options.talkative=true"])

@@ -204,6 +204,7 @@ def test_ties_alone_and_half_answers_teach_nothing(cli, tmp_path):
         ("--steps", 0),
         ("--steps", 5, "--epochs", 5),
         ("--epochs", "nan"),
+        ("--seed", -1),
         ("--encoder", "runes"),
         ("--seed", "x"),
     ],

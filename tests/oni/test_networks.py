@@ -10,6 +10,7 @@ from envs.spec import EnvSpec, ObsSpec
 from oni.config import NetworkConfig
 from oni.errors import ConfigError
 from oni.networks import act, init_params, make_network, unroll
+from oni.networks.encoders import make_encoder
 
 
 def network_for(core, env_id="probe:memory"):
@@ -107,3 +108,39 @@ def test_the_large_encoder_needs_a_map():
     for spec in (crop_only, spec_of(ObsSpec((3,), np.dtype(np.float32)))):
         with pytest.raises(ConfigError, match="observation full"):
             make_network(NetworkConfig(encoder="large"), spec)
+
+
+def pixels_spec(shape, dtype):
+    return EnvSpec(id="test:pixels", obs=ObsSpec(shape, np.dtype(dtype)), action_names=("a", "b"), max_episode_steps=10)
+
+
+def features(spec, obs):
+    encoder = make_encoder(NetworkConfig(hidden_size=8), spec)
+    return np.asarray(encoder.apply(encoder.init(jax.random.key(0), obs), obs))
+
+
+@pytest.mark.slow
+def test_bool_planes_are_seen_cell_by_cell_and_plane_by_plane():
+    obs = np.zeros((3, 10, 10, 4), bool)
+    obs[1, 2, 3, 0] = True
+    obs[2, 2, 3, 1] = True
+    assert len(np.unique(features(pixels_spec((10, 10, 4), bool), jnp.asarray(obs)).round(6), axis=0)) == 3
+
+
+@pytest.mark.slow
+def test_pixels_count_as_shares_of_255():
+    obs = np.random.default_rng(0).integers(0, 256, (2, 40, 36, 3), dtype=np.uint8)
+    of_pixels = features(pixels_spec((40, 36, 3), np.uint8), jnp.asarray(obs))
+    of_shares = features(pixels_spec((40, 36, 3), np.float32), jnp.asarray(obs / 255.0, jnp.float32))
+    np.testing.assert_allclose(of_pixels, of_shares, rtol=1e-5, atol=1e-6)
+    assert not np.allclose(of_pixels[0], of_pixels[1])
+
+
+def test_small_pictures_get_one_convolution_and_big_ones_three():
+    for side, convolutions in ((10, 1), (36, 3)):
+        spec = pixels_spec((side, side, 2), np.uint8)
+        network = make_network(NetworkConfig(), spec)
+        params = jax.eval_shape(
+            lambda key, network=network, spec=spec: init_params(network, spec, key), jax.random.key(0)
+        )
+        assert sum(name.startswith("Conv") for name in params["encoder"]) == convolutions

@@ -163,7 +163,19 @@ def test_wanted_pairs_come_in_both_orders():
     assert model.wanted(table, 1) == []
     more = model.wanted(table, 100)
     assert not set(more) & set(asked)
-    assert model.wanted(table_of(b"alone"), 10) == []
+    assert Ranking(SMALL).wanted(table_of(b"alone"), 10) == []
+
+
+def test_a_pair_without_an_answer_is_asked_once_more_when_no_other_is_left():
+    table = table_of(b"a", b"b", b"c")
+    show(table, np.arange(1, 4), env_step=1)
+    model = Ranking(SMALL, PreferenceConfig(pairs_per_update=8))
+    asked = model.wanted(table, 100)
+    assert len(asked) == 6
+    model.compare(table, [answer(*pair, pair[0] > pair[1]) for pair in asked[:4]])
+    assert model.wanted(table, 100) == asked[4:]
+    model.compare(table, [answer(*pair, pair[0] > pair[1]) for pair in asked[4:]])
+    assert model.wanted(table, 100) == []
 
 
 def test_what_was_under_way_is_asked_once_more_after_a_resume():
@@ -203,10 +215,15 @@ def test_scores_are_standardised_and_cut_off_by_hand():
     assert RunningMoments(num=5.0, mean=1.0, var=0.0).standardize(np.ones(2), threshold=-0.5).tolist() == [0.0, 0.0]
 
 
+def test_a_stream_of_one_caption_makes_no_giants_of_the_others():
+    moments = RunningMoments(num=50.0, mean=1.0, var=0.0)
+    np.testing.assert_allclose(moments.standardize(np.array([1.05]), threshold=-0.5), [0.5], rtol=1e-5)  # over 0.1
+
+
 def test_the_model_scores_in_standard_deviations_of_the_stream():
     texts = [b"good %d" % i for i in range(4)] + [b"bad %d" % i for i in range(4)]
     table, ids = table_of(*texts), np.arange(9)
-    config = RewardLearnerConfig(**{**vars(SMALL), "held_out": 0.0, "steps_per_update": 0})
+    config = RewardLearnerConfig(**{**vars(SMALL), "held_out": 0.0, "steps_per_update": 0, "steps_per_arrival": 64})
     model = Ranking(config, threshold=0.0)
     pairs = [(a, b) for a in texts for b in texts if a[:1] != b[:1]]
     model.compare(table, [answer(a, b, a.startswith(b"good")) for a, b in pairs])
@@ -220,6 +237,7 @@ def test_the_model_scores_in_standard_deviations_of_the_stream():
     model.saw(table, count)
     value = model.values(table, ids[1:])
     stream = np.repeat(value.astype(np.float64), [3, 1, 1, 1, 1, 1, 1, 1])
+    assert stream.std() > 0.1
     z = (value - stream.mean()) / stream.std()
     np.testing.assert_allclose(model.score(table, ids)[1:], np.where(z > 0.0, z, 0.0), rtol=1e-4)
     assert model.score(table, ids)[0] == 0.0

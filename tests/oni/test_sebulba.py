@@ -121,7 +121,7 @@ def test_games_that_come_back_different_are_refused():
     with trained(settings, 3) as part:
         obs = {name: np.array(leaf) + 1 for name, leaf in part.state.actor.obs.items()}
         part.state = part.state._replace(actor=part.state.actor._replace(obs=obs))
-        with pytest.raises(CheckpointError, match="resume-games False"):
+        with pytest.raises(CheckpointError, match="no-resume-games"):
             resumed(settings, part)
 
 

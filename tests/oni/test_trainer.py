@@ -1,5 +1,6 @@
 """One update at a time: resuming, figures, and one compilation."""
 
+import dataclasses
 import json
 import resource
 import signal
@@ -10,9 +11,10 @@ import pytest
 from probing import config, trained
 from test_probes import judge
 
+from llm_annotator.types import Comparison, LabelStatus
 from oni.captions import CaptionTable
 from oni.checkpoint import Checkpoints
-from oni.config import RewardConfig, RewardLearnerConfig
+from oni.config import AnnotatorConfig, RewardConfig, RewardLearnerConfig
 from oni.errors import CheckpointError, ConfigError
 from oni.trainer import Trainer
 
@@ -111,7 +113,7 @@ def test_figures_of_an_update():
     assert first.metrics == {}
     assert sorted(first.new) == [b"You find a coin.", b"You hear the wind."]
     trainer.take_labels(judge(first.new))
-    assert trainer.update().metrics["captions/coverage"] == 1.0  # labels are counted when figures are read
+    assert trainer.update().metrics["captions/coverage"] == 0.0  # what came in later was of no use to that update
     figures = trainer.flush().metrics
     assert figures["captions/distinct"] == 2
     assert figures["captions/labelled"] == 2
@@ -149,3 +151,53 @@ def test_twenty_updates_against_golden_figures(golden):
         rounded = {name: float(f"{figures[name]:.3g}") for name in ("success", "loss/entropy", "reward/extrinsic")}
         lines.append(json.dumps(rounded))
     golden("twenty_updates.jsonl", "\n".join(lines) + "\n")
+
+
+def compared(trainer):
+    return [
+        Comparison(first=a, second=b, status=LabelStatus.LABELLED, first_better=a < b, p_first=None)
+        for a, b in trainer.reward_model.wanted(trainer.captions, 8)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["classification", "ranking"])
+def test_when_a_run_is_saved_does_not_change_what_is_learned(kind):
+    learner = RewardLearnerConfig(min_labels=1, held_out=0.0)
+    reward = RewardConfig(kind=kind, learner=learner)
+    settings = config("intrinsic", reward=reward, annotator=AnnotatorConfig(deterministic=True))
+
+    def state_after(saved_at):
+        with Trainer(settings) as trainer:
+            news = []
+            for number in range(5):
+                trainer.take_labels(news)
+                progress = trainer.update()
+                news = judge(progress.new) if kind == "classification" else compared(trainer)
+                if number in saved_at:
+                    trainer.flush()
+            trainer.take_labels(news)
+            trainer.flush()
+            return trainer.state.learner.params, trainer.reward_arrays(), trainer.reward_model.state_dict()
+
+    expected, found = state_after(()), state_after((0, 1, 3))
+    assert_equal_trees(found[:2], expected[:2])
+    assert found[2] == expected[2]
+    assert expected[1][0].step > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "add"), [("classification", "rnd"), ("rnd", "classification")])
+def test_another_weight_takes_nothing_back(kind, add, tmp_path):
+    learner = RewardLearnerConfig(min_labels=1, held_out=0.0, in_background=False)
+    reward = RewardConfig(kind=kind, add=add, learner=learner)
+    with Trainer(config("intrinsic", reward=reward)) as trainer, Checkpoints(tmp_path / "c", keep=1) as checkpoints:
+        trainer.take_labels(judge(trainer.update().new))
+        trainer.flush()
+        expected = trainer.reward_arrays()
+        assert checkpoints.save(1, trainer.state, trainer.host_state(), reward=expected)
+        changed = dataclasses.replace(reward, add_weight=0.5)
+        with Trainer(config("intrinsic", reward=changed)) as again:
+            restored = checkpoints.restore(like=again.state, reward=again.reward_arrays())
+            again.load(restored.device, restored.host, restored.reward)
+            assert_equal_trees(again.reward_arrays(), expected)

@@ -42,6 +42,17 @@ def test_progress_shows_the_figures_and_what_is_wrong(reporter):
         assert words in shown
 
 
+@pytest.mark.parametrize("reporter", [PlainReporter, LiveReporter])
+def test_progress_of_a_run_that_compares_tells_of_pairs_and_not_of_labels(reporter):
+    target = console(force_terminal=reporter is LiveReporter)
+    figures = {"env_step": 1, "captions/distinct": 185, "annotator/queued": 15, "reward_model/pairs_asked": 4321}
+    with reporter(target, 100) as progress:
+        progress.report(figures, "")
+    shown = target.file.getvalue()
+    assert "4,321" in shown
+    assert "labelled" not in shown
+
+
 def test_plain_progress_says_when_the_annotator_works_again():
     target = console()
     with PlainReporter(target, 100) as progress:

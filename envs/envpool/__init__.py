@@ -1,0 +1,1 @@
+"""EnvPool: MiniGrid and BabyAI with captions, Atari, Procgen and others without."""

@@ -1,0 +1,146 @@
+"""The environments of EnvPool (`envpool` 1.2): MiniGrid and BabyAI with captions, the others without."""
+
+import functools
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+import numpy as np
+
+from envs.envpool.captions import ACTION_NAMES, Narrator
+from envs.envpool.library import describe, make_envs
+from envs.envpool.observe import MiniGridObserver, Observer
+from envs.envpool.pool import EnvPoolGames
+from envs.errors import EnvError
+from envs.host.types import Arrays
+from envs.spec import EnvSpec, ObsSpec
+
+takes_any_name = True
+"""Ids of EnvPool beyond those of `names` are tried as well."""
+
+MAX_EPISODE_STEPS = 1_000  # where neither the list nor the library has a limit
+_LONGEST = 1_000_000  # a limit above it is none
+_CAPTIONED = "minigrid"
+
+
+@functools.cache
+def _listed() -> Mapping[str, tuple[str, int]]:
+    """Library and step limit by id.
+
+    Where MiniGrid or BabyAI make the limit depend on the mission it is the largest of 32 missions; 0 is that of the
+    library. BabyAI-SynthS5R2 is left out: the library never comes to the end of making its levels.
+    """
+    lines = resources.files("envs").joinpath("data", "envpool.txt").read_text("ascii").splitlines()
+    return {name: (library, int(limit)) for name, library, limit in map(str.split, lines)}
+
+
+def names() -> list[str]:
+    """Lists the environments of MiniGrid, BabyAI, Atari, Procgen, Box2D and Gym's classics with discrete actions."""
+    return list(_listed())
+
+
+class EnvPoolEnv:
+    """What is fixed about an environment of EnvPool.
+
+    Observation, by name, of MiniGrid and BabyAI:
+        image: uint8[7, 7, 3], object, colour and state of the squares in view, by column and row.
+        direction: int32[1], where the agent looks, of 4.
+        mission: uint8[32, 1], the words of the mission, places in `envs.envpool.observe.WORDS`.
+    Of the others, the arrays of their space (see `envs.gymnasium.spaces`), channels of pictures last.
+
+    Action, reward and end: the environment's own; of MiniGrid, `1 - 0.9 * steps / limit` on success, which terminates.
+
+    Captions: of MiniGrid and BabyAI, see `envs.envpool.captions`. Success of these: terminated with a positive
+    reward; of the others always False, their return says how well they went.
+
+    The vector of the library plays many at once, see `open_pool`. In worker processes of ours, each environment is made
+    anew for the seed of its episode.
+    """
+
+    factory = "envs.envpool.game:make_game"
+
+    def __init__(
+        self, spec: EnvSpec, options: Mapping[str, Any], observer: Observer, narrator: Narrator | None
+    ) -> None:
+        self.spec = spec
+        self.options = options
+        self.observer = observer
+        self.narrator = narrator
+        self.raw: Mapping[str, ObsSpec] = observer.raw
+
+    def observe(self, raw: Arrays) -> dict[str, np.ndarray]:
+        return self.observer.observe(raw)
+
+    def open_pool(
+        self, num_envs: int, *, seed: int, num_groups: int = 2, num_workers: int | None = None
+    ) -> EnvPoolGames:
+        """Returns environments that EnvPool's own threads play, in groups, in place of an `envs.host.pool.GamePool`.
+
+        Args:
+            num_workers: threads of each group, default one for each usable core.
+
+        Raises:
+            EnvError: an argument is out of range, or EnvPool cannot make them.
+        """
+        return EnvPoolGames(self, num_envs, seed=seed, num_groups=num_groups, num_threads=num_workers)
+
+    def make_vector(self, num_envs: int, *, seed: int, num_threads: int) -> Any:
+        """Makes EnvPool's own vector, with its own reset one step late."""
+        return make_envs(**self.options, num_envs=num_envs, seed=seed, num_threads=num_threads)
+
+
+def make(
+    name: str,
+    *,
+    with_mission: bool = True,
+    facing: bool = True,
+    max_episode_steps: int | None = None,
+    kwargs: dict[str, Any] | None = None,
+) -> EnvPoolEnv:
+    """Creates an environment.
+
+    Args:
+        name: id of EnvPool, such as `BabyAI-GoToLocal-v0` or `Pong-v5`.
+        with_mission: captions of MiniGrid and BabyAI begin with the mission, so that they can be judged alone.
+        facing: they also say what the agent comes to stand before.
+        max_episode_steps: steps after which an episode is cut off, default that of the library.
+        kwargs: further settings of EnvPool, such as `frame_skip` of Atari; JSON values.
+
+    Raises:
+        UnknownEnv: there is no such environment.
+        EnvError: it cannot be made, or what it observes or does cannot be learned here.
+    """
+    if max_episode_steps is not None and max_episode_steps < 1:
+        raise EnvError(f"max_episode_steps is {max_episode_steps}, expected 1 or more")
+    env_id = f"envpool:{name}"
+    known = describe(name, kwargs or {})
+    listed = _listed().get(name, ("", 0))[1]
+    limit = max_episode_steps or listed or known.max_episode_steps
+    if not 0 < limit < _LONGEST:
+        limit = MAX_EPISODE_STEPS
+    captioned = known.library == _CAPTIONED
+    observer = (MiniGridObserver if captioned else Observer)(known.observation_space)
+    fixed = EnvSpec(
+        id=env_id,
+        obs=observer.spec,
+        action_names=_action_names(known.action_space, env_id, captioned=captioned),
+        max_episode_steps=limit,
+        says_text=captioned,
+    )
+    options = {
+        "name": name,
+        "kwargs": {**(kwargs or {}), "max_episode_steps": limit},
+        "captions": {"with_mission": with_mission, "facing": facing} if captioned else None,
+    }
+    narrator = Narrator(with_mission=with_mission, facing=facing) if captioned else None
+    return EnvPoolEnv(fixed, options, observer, narrator)
+
+
+def _action_names(space: Any, env_id: str, *, captioned: bool) -> tuple[str, ...]:
+    from gymnasium import spaces
+
+    if not isinstance(space, spaces.Discrete) or int(space.start) != 0:
+        raise EnvError(f"{env_id} is played by actions of {space}, and the policy here chooses one of several")
+    if captioned and space.n == len(ACTION_NAMES):
+        return ACTION_NAMES
+    return tuple(f"action {i}" for i in range(int(space.n)))

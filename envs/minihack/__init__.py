@@ -1,0 +1,1 @@
+"""MiniHack: small levels of NetHack, each a task."""
