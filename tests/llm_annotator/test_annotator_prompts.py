@@ -62,7 +62,7 @@ def test_settings_reach_the_spec() -> None:
 
 
 def test_wrong_names_are_answered_with_the_nearest() -> None:
-    with pytest.raises(ConfigError, match=r"no goal 'minigird': did you mean 'minigrid'\? There are: babyai, .*doorkey"):
+    with pytest.raises(ConfigError, match=r"no goal 'minigird': did you mean 'minigrid'\? There are: .*doorkey"):
         resolve_labeler(LabelerConfig(goal="minigird"))
     with pytest.raises(ConfigError, match=r"no prompt 'progres': did you mean 'progress'\?"):
         resolve_labeler(LabelerConfig(prompt="progres"))
