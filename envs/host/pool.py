@@ -13,7 +13,7 @@ from envs.host.crew import Crew
 from envs.host.group import Group
 from envs.host.history import NEW_EPISODES, Snapshot, checksums, read_snapshot
 from envs.host.process import WorkerProcess
-from envs.host.types import Games, HostEnv, HostTimeStep, OpensPool
+from envs.host.types import HostEnv, HostTimeStep
 from envs.host.wire import MAX_GROUPS, Episode
 
 _NO_ACTIONS = np.zeros(0, np.int32)
@@ -245,24 +245,4 @@ def _not_brought_back(problems: list[str]) -> EnvError:
         f"the running games could not be brought back by playing their actions again: {shown}. "
         "Either these games do not repeat themselves, or they are of another version than when they were saved. "
         f"To resume with new episodes instead: {NEW_EPISODES}"
-    )
-
-
-def open_games(
-    env: HostEnv,
-    num_envs: int,
-    *,
-    seed: int,
-    num_groups: int = 2,
-    num_workers: int | None = None,
-    step_timeout_s: float = 60.0,
-) -> Games:
-    """Returns B games of an environment, to be entered: those that its library steps itself, else a `GamePool`.
-
-    The arguments are those of `GamePool`; `step_timeout_s` means nothing to a library.
-    """
-    if isinstance(env, OpensPool):
-        return env.open_pool(num_envs, seed=seed, num_groups=num_groups, num_workers=num_workers)
-    return GamePool(
-        env, num_envs, seed=seed, num_groups=num_groups, num_workers=num_workers, step_timeout_s=step_timeout_s
     )

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from envs.host.pool import open_games
 from envs.host.types import HostEnv, HostTimeStep, HostVectorEnv
+from oni.actors.games import open_games
 from oni.evaluation import Choose, Episodes
 from oni.networks import ActorCritic, Params, act
 

@@ -13,10 +13,10 @@ from jaxtyping import Array
 
 import envs
 from envs.errors import EnvError
-from envs.host.pool import open_games
 from envs.host.types import Games, HostEnv, HostTimeStep
 from oni.actors.buffers import Choice, GroupState, RolloutBuffers, actor_state, named_obs, stack_obs
 from oni.actors.episodes import play_host
+from oni.actors.games import open_games
 from oni.captions import EMPTY_ID, CaptionTable
 from oni.config import EnvConfig
 from oni.errors import CheckpointError, OniError
