@@ -195,10 +195,10 @@ class CaptionTable:
             human = update.source == "human"  # who is certain: a probability would be that of the LLM overruled
             probability = np.nan if update.p_helpful is None or human or not labelled else update.p_helpful
             if labelled or human:
-                before = float(self.helpful[caption_id]), float(self.p_helpful[caption_id])
+                before = self.helpful[caption_id], self.p_helpful[caption_id].tobytes()
                 self.helpful[caption_id], self.p_helpful[caption_id] = helpful, probability
                 # after a resume the annotator says again what it said before, which is no reason to learn it again
-                if not np.array_equal(before, (float(helpful), float(np.float32(probability))), equal_nan=True):
+                if before != (helpful, self.p_helpful[caption_id].tobytes()):  # as bytes, NaN is like NaN
                     changed.append(caption_id)
         return changed
 
