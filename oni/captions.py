@@ -152,6 +152,10 @@ class CaptionTable:
             self._id_by_text[text] = caption_id
         return caption_id
 
+    def id_of(self, text: bytes) -> int | None:
+        """Returns the id of a caption, None if it was never seen."""
+        return self._id_by_text.get(text)
+
     def intern_events(
         self, event: UInt8[np.ndarray, "N event_size"], describe: Callable[[np.ndarray], str]
     ) -> list[int]:

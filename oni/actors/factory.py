@@ -13,7 +13,7 @@ from oni.actors.sebulba import SebulbaActors
 from oni.config import TrainConfig
 from oni.errors import ConfigError
 from oni.networks import ActorCritic
-from oni.rewards import make_reward_model
+from oni.rewards.factory import scores_captions
 
 
 def make_env(config: TrainConfig) -> JaxEnv[Any] | HostEnv:
@@ -27,7 +27,7 @@ def make_env(config: TrainConfig) -> JaxEnv[Any] | HostEnv:
         env = envs.make(config.env.id, **config.env.options)
     except EnvError as error:
         raise ConfigError(str(error)) from error
-    if make_reward_model(config).active and not env.spec.captioned:
+    if scores_captions(config.reward) and not env.spec.captioned:
         raise ConfigError(
             f"{env.spec.id} says nothing, so reward.kind {config.reward.kind!r} has nothing to label: "
             "use an environment with captions (oni envs) or reward.kind none"

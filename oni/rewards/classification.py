@@ -33,6 +33,12 @@ def class_weights(target: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
     return (target * half / helpful + (1.0 - target) * half / unhelpful).astype(target.dtype)
 
 
+def pay(value: Float[np.ndarray, " N"], *, threshold: float, use_probability: bool) -> Float[np.ndarray, " N"]:
+    """Returns 1, or the probability p = logistic(value) itself, where p is above the threshold, else 0."""
+    probability = logistic(value)
+    return np.where(probability > threshold, probability if use_probability else 1.0, 0.0).astype(np.float32)
+
+
 class Classification(LearnedReward):
     """Scores 1 for a caption whose probability of helpful is above the threshold, else 0.
 
@@ -100,6 +106,4 @@ class Classification(LearnedReward):
         )
 
     def _scale(self, values: Float[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
-        probability = logistic(values)
-        paid = probability if self._use_probability else np.ones_like(probability)
-        return np.where(probability > self._threshold, paid, np.float32(0.0))
+        return pay(values, threshold=self._threshold, use_probability=self._use_probability)

@@ -79,6 +79,11 @@ def weights_of(config: RewardConfig) -> dict[str, float]:
     return weights
 
 
+def scores_captions(config: RewardConfig) -> bool:
+    """Tells whether captions can earn anything, so that the games must say something."""
+    return any(kind in MODELS and kind != "none" for kind in weights_of(config))
+
+
 def make_reward_model(config: TrainConfig) -> RewardModel:
     """Creates what scores captions: the model named by `config.reward.kind`, `config.reward.add` added to it.
 

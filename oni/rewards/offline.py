@@ -15,7 +15,6 @@ from oni.config import RewardLearnerConfig
 from oni.errors import CheckpointError, ConfigError
 from oni.rewards import classification, ranking
 from oni.rewards.base import CaptionReward
-from oni.rewards.heldout import logistic
 from oni.rewards.learning import make_learning, values_of
 from oni.rewards.modelfile import RewardFile, read_model
 from oni.rewards.text import make_text_encoder
@@ -34,11 +33,7 @@ Pay = Callable[[Values], Values]
 def _classification(_: RewardFile, threshold: float | None, use_probability: bool) -> Pay:
     level = classification.THRESHOLD if threshold is None else threshold
 
-    def pay(value: Values) -> Values:
-        probability = logistic(value)
-        return np.where(probability > level, probability if use_probability else 1.0, 0.0).astype(np.float32)
-
-    return pay
+    return lambda value: classification.pay(value, threshold=level, use_probability=use_probability)
 
 
 def _ranking(model: RewardFile, threshold: float | None, _: bool) -> Pay:

@@ -75,8 +75,6 @@ class PairTable:
         """Forgets everything."""
         self._num_added = 0
         self._row: dict[tuple[int, int], int] = {}
-        self._captions: CaptionTable | None = None
-        self._id_by_text: dict[bytes, int] = {}
         self._allocate(min(_MIN_PAIRS, self._limit))
 
     def _allocate(self, capacity: int) -> None:
@@ -127,13 +125,6 @@ class PairTable:
         for name, array in old.items():
             getattr(self, name)[: len(array)] = array
 
-    def _id_of(self, captions: CaptionTable, text: bytes) -> int | None:
-        if captions is not self._captions:
-            self._captions, self._id_by_text = captions, {}
-        for i in range(len(self._id_by_text), len(captions)):
-            self._id_by_text[captions.texts[i]] = i
-        return self._id_by_text.get(text)
-
     def answered(self, captions: CaptionTable, comparisons: Iterable[Comparison]) -> int:
         """Takes in answers; returns how many pairs have a new target.
 
@@ -142,7 +133,7 @@ class PairTable:
         """
         changed = 0
         for one in comparisons:
-            first, second = self._id_of(captions, one.first), self._id_of(captions, one.second)
+            first, second = captions.id_of(one.first), captions.id_of(one.second)
             if one.status is not LabelStatus.LABELLED or one.first_better is None:
                 continue
             if first is None or second is None or first == second or EMPTY_ID in (first, second):
