@@ -10,18 +10,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from envs.errors import EnvContractError, EnvError, EnvUnavailable, UnknownEnv
     from envs.host.pool import GamePool
-    from envs.host.types import HostEnv, HostTimeStep, HostVectorEnv
+    from envs.host.types import Arrays, Game, GameStep, HostEnv, HostTimeStep, HostVectorEnv
+    from envs.pictures import Depicts
     from envs.registry import list_envs, make
     from envs.spec import EnvSpec, ObsSpec
     from envs.types import JaxEnv, Renders, TimeStep
     from envs.vector import VectorEnv
 
 __all__ = [
+    "Arrays",
+    "Depicts",
     "EnvContractError",
     "EnvError",
     "EnvSpec",
     "EnvUnavailable",
+    "Game",
     "GamePool",
+    "GameStep",
     "HostEnv",
     "HostTimeStep",
     "HostVectorEnv",
@@ -38,7 +43,8 @@ __all__ = [
 _HOMES = {
     "envs.errors": ("EnvContractError", "EnvError", "EnvUnavailable", "UnknownEnv"),
     "envs.host.pool": ("GamePool",),
-    "envs.host.types": ("HostEnv", "HostTimeStep", "HostVectorEnv"),
+    "envs.host.types": ("Arrays", "Game", "GameStep", "HostEnv", "HostTimeStep", "HostVectorEnv"),
+    "envs.pictures": ("Depicts",),
     "envs.registry": ("list_envs", "make"),
     "envs.spec": ("EnvSpec", "ObsSpec"),
     "envs.types": ("JaxEnv", "Renders", "TimeStep"),

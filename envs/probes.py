@@ -126,6 +126,7 @@ class ProbeEnv:
             action_names=tuple(f"action {i}" for i in range(self._probe.num_actions)),
             max_episode_steps=self._probe.length,
             event_size=1 if len(self._probe.captions) > 1 else 0,
+            reward=self._probe.summary.partition(":")[0].partition(";")[0],
         )
 
     def _observe(self, state: ProbeState) -> Float[Array, "2"]:

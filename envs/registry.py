@@ -7,20 +7,21 @@ the options of the config and returns a `JaxEnv` or a `HostEnv`.
 import difflib
 import importlib
 import importlib.util
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from envs.errors import EnvUnavailable, UnknownEnv
+from envs.errors import EnvError, EnvUnavailable, UnknownEnv
 from envs.host.types import HostEnv
 from envs.options import check_options
+from envs.spec import EnvSpec
 from envs.types import JaxEnv
 
 
 class Family(NamedTuple):
     """A library of environments behind one adapter, imported when first used.
 
-    module: has `make(name, **options) -> JaxEnv | HostEnv` and `names() -> list[str]`, and `takes_any_name` if there
-        may be more than these.
+    module: has `make(name, **options) -> JaxEnv | HostEnv` and `names() -> list[str]`, `takes_any_name` if there may be
+        more than these, and `spec_of(name) -> EnvSpec` where making one only to see its spec takes long.
     requires: package that must be installed, None for those written here. install: what pip is asked for it, where
         that is not the package itself.
     """
@@ -101,6 +102,32 @@ def list_envs(only: str | None = None) -> list[str]:
         except EnvUnavailable:
             continue
     return ids
+
+
+class Listed(NamedTuple):
+    """One id of a family. spec: None where it cannot be made on this machine; `missing` then says what it needs."""
+
+    id: str
+    spec: EnvSpec | None
+    missing: str
+
+
+def list_specs(family: str) -> Iterator[Listed]:
+    """Yields what is fixed about every environment of a family, with its own settings.
+
+    Raises:
+        UnknownEnv: no such family. EnvUnavailable: its library is not installed.
+    """
+    ids = list_envs(family)
+    module = _load(family)
+    for env_id in ids:
+        name = env_id.partition(":")[2]
+        try:
+            spec = module.spec_of(name) if hasattr(module, "spec_of") else module.make(name).spec
+        except EnvError as error:
+            yield Listed(env_id, None, str(error))
+        else:
+            yield Listed(env_id, spec, "")
 
 
 def _custom_factory(module_name: str, attribute: str, env_id: str) -> Callable[..., JaxEnv[Any] | HostEnv]:

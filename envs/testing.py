@@ -1,7 +1,8 @@
 """Checks that an environment keeps the contract of `envs.types` or `envs.host.types`, for ours and for yours."""
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,18 @@ from envs.host.testing import check_host_env, require
 from envs.host.types import HostEnv
 from envs.types import EnvSpec, JaxEnv, TimeStep
 from envs.vector import VectorEnv
+
+
+class Checked(NamedTuple):
+    """What was seen of an environment that keeps the contract.
+
+    captions: distinct ones that came up. Of a `JaxEnv`, else None: compile_s, seconds to trace and compile a loop that
+    plays `num_envs` games and begins new episodes in them; state_bytes, memory that the state of one game takes.
+    """
+
+    captions: int
+    compile_s: float | None = None
+    state_bytes: int | None = None
 
 
 def _signature(tree: Any) -> Any:
@@ -51,6 +64,12 @@ def _check_shapes(spec: EnvSpec, timestep: TimeStep, where: str) -> None:
         f"{where}: event is {event.dtype}{list(event.shape)}, the spec promises uint8[{spec.event_size}]",
     )
     require("success" in timestep.info, f"{where}: info has no 'success'")
+    if spec.episode_stats:
+        stats, size = timestep.info.get("stats"), len(spec.episode_stats)
+        require(
+            stats is not None and stats.shape == (size,) and stats.dtype == jnp.float32,
+            f"{where}: info['stats'] must be float32[{size}], one for each of spec.episode_stats",
+        )
     require(timestep.final_obs is None, f"{where}: a single environment leaves final_obs to VectorEnv (None)")
 
 
@@ -69,12 +88,19 @@ def check_env(env: JaxEnv[Any] | HostEnv, *, seed: int = 0, num_envs: int = 8, n
     Raises:
         EnvContractError: a rule is broken; the message says which, and with what value.
     """
+    return examine_env(env, seed=seed, num_envs=num_envs, num_steps=num_steps).captions
+
+
+def examine_env(
+    env: JaxEnv[Any] | HostEnv, *, seed: int = 0, num_envs: int = 8, num_steps: int | None = None
+) -> Checked:
+    """Does what `check_env` does, and returns all that was seen."""
     if isinstance(env, HostEnv):
-        return check_host_env(env, seed=seed, num_envs=num_envs, num_steps=num_steps)
+        return Checked(check_host_env(env, seed=seed, num_envs=num_envs, num_steps=num_steps))
     return _check_jax_env(env, seed=seed, num_envs=num_envs, num_steps=num_steps)
 
 
-def _check_jax_env(env: JaxEnv[Any], *, seed: int, num_envs: int, num_steps: int | None) -> int:
+def _check_jax_env(env: JaxEnv[Any], *, seed: int, num_envs: int, num_steps: int | None) -> Checked:
     spec = env.spec
     key = jax.random.key(seed)
     abstract_state, first = jax.eval_shape(env.reset, key)
@@ -90,17 +116,21 @@ def _check_jax_env(env: JaxEnv[Any], *, seed: int, num_envs: int, num_steps: int
     require(bool((~np.asarray(env.reset(key)[1].event, bool)).all()), "reset: the event of a first step must be zeros")
 
     steps = num_steps or min(spec.max_episode_steps + 1, 2_000)
-    rollout = _play(VectorEnv(env, num_envs), key, steps)
-    again = _play(VectorEnv(env, num_envs), key, steps)
+    rollout, compile_s = _play(VectorEnv(env, num_envs), key, steps)
+    again, _ = _play(VectorEnv(env, num_envs), key, steps)
     same = all(
         np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
         for a, b in zip(jax.tree.leaves(rollout), jax.tree.leaves(again), strict=True)
     )
     require(same, "the same key and actions gave two different episodes")
-    return _check_episodes(env, rollout, complete=steps > spec.max_episode_steps)
+    captions = _check_episodes(env, rollout, complete=steps > spec.max_episode_steps)
+    state_bytes = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state))
+    return Checked(captions, compile_s, state_bytes)
 
 
-def _play(env: VectorEnv[Any], key: jax.Array, num_steps: int) -> TimeStep:
+def _play(env: VectorEnv[Any], key: jax.Array, num_steps: int) -> tuple[TimeStep, float]:
+    """Returns random play, each time traced anew, and the seconds that compiling it took."""
+
     def body(carry: tuple[Any, jax.Array], step_key: jax.Array) -> tuple[Any, TimeStep]:
         state, length = carry
         action_key, env_key = jax.random.split(step_key)
@@ -111,14 +141,16 @@ def _play(env: VectorEnv[Any], key: jax.Array, num_steps: int) -> TimeStep:
         timestep = timestep._replace(info={**timestep.info, "length": length})
         return (state, jnp.where(ended, 0, length)), timestep
 
-    @jax.jit
     def play(key: jax.Array) -> TimeStep:
         reset_key, play_key = jax.random.split(key)
         state, _ = env.reset(reset_key)
         carry = (state, jnp.zeros(env.num_envs, jnp.int32))
         return jax.lax.scan(body, carry, jax.random.split(play_key, num_steps))[1]
 
-    return jax.device_get(play(key))
+    begun = time.perf_counter()
+    compiled = jax.jit(play).lower(key).compile()
+    compile_s = time.perf_counter() - begun
+    return jax.device_get(compiled(key)), compile_s
 
 
 def _check_episodes(env: JaxEnv[Any], rollout: TimeStep, *, complete: bool) -> int:
@@ -128,6 +160,7 @@ def _check_episodes(env: JaxEnv[Any], rollout: TimeStep, *, complete: bool) -> i
     length = np.asarray(rollout.info["length"])
     require(not (terminated & truncated).any(), "a step is both terminated and truncated")
     require(bool(np.isfinite(rollout.reward).all()), "a reward is not finite")
+    require(bool(np.isfinite(rollout.info.get("stats", 0.0)).all()), "a figure of info['stats'] is not finite")
     require(
         bool((length <= spec.max_episode_steps).all()),
         f"an episode lasted {length.max()} steps, the spec promises at most {spec.max_episode_steps}",

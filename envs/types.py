@@ -33,7 +33,8 @@ class TimeStep(NamedTuple):
     terminated: the episode ended for good. truncated: it was cut off by the step limit; never both.
     event: code of what the step caused, all zeros for nothing; `describe` turns it into a caption. It belongs to the
         action just taken, on the last step of an episode too.
-    info: scalars by name; `success` (bool, meaningful on the last step) is required.
+    info: by name; `success` (bool, meaningful on the last step) is required, and `stats` (float32[S], likewise) of an
+        environment whose spec names S `episode_stats`.
     final_obs: the true last observation where an episode ended and `obs` elsewhere; None from a `JaxEnv`.
     """
 

@@ -47,7 +47,7 @@ class VectorEnv(Generic[StateT]):
     """B games in lock step with same-step auto-reset.
 
     After the last step of an episode `obs` is already the first of the next one and `final_obs` the true last. Row i
-    draws from `fold_in(key, i)`.
+    draws from `fold_in(key, first_row + i)`: games that are spread over several vectors are the same as in one.
     """
 
     def __init__(self, env: JaxEnv[StateT], num_envs: int) -> None:
@@ -62,19 +62,21 @@ class VectorEnv(Generic[StateT]):
     def _keys(self, key: PRNGKeyArray, index: Int[Array, " R"]) -> Key[Array, " R"]:
         return jax.vmap(lambda row: jax.random.fold_in(key, row))(index)
 
-    def reset(self, key: PRNGKeyArray) -> tuple[Any, TimeStep]:
+    def reset(self, key: PRNGKeyArray, *, first_row: int | Int[Array, ""] = 0) -> tuple[Any, TimeStep]:
         """Starts an episode in every row."""
-        state, timestep = jax.vmap(self.env.reset)(self._keys(key, jnp.arange(self.num_envs)))
+        state, timestep = jax.vmap(self.env.reset)(self._keys(key, first_row + jnp.arange(self.num_envs)))
         return state, timestep._replace(final_obs=timestep.obs)
 
-    def step(self, key: PRNGKeyArray, state: Any, action: Int[Array, " B"]) -> tuple[Any, TimeStep]:
+    def step(
+        self, key: PRNGKeyArray, state: Any, action: Int[Array, " B"], *, first_row: int | Int[Array, ""] = 0
+    ) -> tuple[Any, TimeStep]:
         """Plays one action in every row and starts anew where an episode ended."""
         step_key, reset_key = jax.random.split(key)
-        keys = self._keys(step_key, jnp.arange(self.num_envs))
+        keys = self._keys(step_key, first_row + jnp.arange(self.num_envs))
         state, timestep = jax.vmap(self.env.step)(keys, state, action)
 
         def fresh(index: Int[Array, " R"]) -> tuple[Any, Obs]:
-            new_state, first = jax.vmap(self.env.reset)(self._keys(reset_key, index))
+            new_state, first = jax.vmap(self.env.reset)(self._keys(reset_key, first_row + index))
             return new_state, first.obs
 
         ended = timestep.terminated | timestep.truncated

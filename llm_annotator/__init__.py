@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from llm_annotator.errors import (
     AnnotatorError,
+    BackendAnswerInvalid,
     BackendError,
+    BackendOverloaded,
+    BackendRejected,
+    BackendUnreachable,
     ConfigError,
     PortInUse,
     ServiceError,
@@ -25,18 +29,34 @@ if TYPE_CHECKING:
     from llm_annotator.labeler import Labeler, LabelerSpec, resolve_labeler
     from llm_annotator.mailbox import ClientHealth
     from llm_annotator.service import serve
+    from llm_annotator.settings import check_settings
     from llm_annotator.store import Store, StoreReader
     from llm_annotator.supervisor import ServiceHealth, ServiceProcess
-    from llm_annotator.types import Comparison, LabelStatus, LabelUpdate, News, Occurrence, Subject
+    from llm_annotator.types import (
+        Comparison,
+        Completion,
+        LabelStatus,
+        LabelUpdate,
+        News,
+        Occurrence,
+        Request,
+        SampledTransition,
+        Subject,
+    )
 
 __all__ = [
     "AnnotatorClient",
     "AnnotatorConfig",
     "AnnotatorError",
+    "BackendAnswerInvalid",
     "BackendConfig",
     "BackendError",
+    "BackendOverloaded",
+    "BackendRejected",
+    "BackendUnreachable",
     "ClientHealth",
     "Comparison",
+    "Completion",
     "ConfigError",
     "EngineConfig",
     "LabelStatus",
@@ -47,6 +67,8 @@ __all__ = [
     "News",
     "Occurrence",
     "PortInUse",
+    "Request",
+    "SampledTransition",
     "ServiceError",
     "ServiceHealth",
     "ServiceProcess",
@@ -58,6 +80,7 @@ __all__ = [
     "StoreReader",
     "Subject",
     "available_backends",
+    "check_settings",
     "create_backend",
     "resolve_labeler",
     "serve",
@@ -69,6 +92,7 @@ _MODULES = {
     "BackendConfig": "config",
     "ClientHealth": "mailbox",
     "Comparison": "types",
+    "Completion": "types",
     "EngineConfig": "config",
     "LabelStatus": "types",
     "LabelUpdate": "types",
@@ -77,12 +101,15 @@ _MODULES = {
     "LabelerSpec": "labeler",
     "News": "types",
     "Occurrence": "types",
+    "Request": "types",
+    "SampledTransition": "types",
     "ServiceHealth": "supervisor",
     "ServiceProcess": "supervisor",
     "Store": "store",
     "StoreReader": "store",
     "Subject": "types",
     "available_backends": "backends",
+    "check_settings": "settings",
     "create_backend": "backends",
     "resolve_labeler": "labeler",
     "serve": "service",

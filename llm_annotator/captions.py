@@ -16,6 +16,8 @@ _CONTROL_WORD = re.compile(
 )
 # Unicode categories that do not print, or that reorder what is printed around them.
 _INVISIBLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn"})
+# The same, and those that end a line.
+_UNPRINTABLE = _INVISIBLE | {"Zl", "Zp"}
 
 
 def decode_caption(caption: bytes) -> str:
@@ -24,6 +26,22 @@ def decode_caption(caption: bytes) -> str:
         return caption.decode("utf-8")
     except UnicodeDecodeError:
         return caption.decode("latin-1")
+
+
+def is_printable(char: str) -> bool:
+    """Returns whether a character shows itself, ends no line and leaves those around it in their order."""
+    return unicodedata.category(char) not in _UNPRINTABLE
+
+
+def printable(text: str, *, keep_lines: bool = False) -> str:
+    r"""Returns `text` with every character that does not print written as an escape: `\x1b`, `\u202e`, `\n`.
+
+    keep_lines: leave line ends as they are.
+    """
+    return "".join(
+        char if (keep_lines and char == "\n") or is_printable(char) else char.encode("unicode_escape").decode("ascii")
+        for char in text
+    )
 
 
 def render_caption(caption: bytes, *, max_chars: int) -> str:

@@ -17,9 +17,9 @@ from collections.abc import Coroutine, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from llm_annotator.mailbox import ClientHealth, Mailbox
+from llm_annotator.mailbox import ClientHealth, Mailbox, Sampled
 from llm_annotator.secret import clean_secret
-from llm_annotator.types import News, Occurrence, Subject
+from llm_annotator.types import CaptionScore, News, Occurrence, SampledTransition, Subject
 
 if TYPE_CHECKING:
     from llm_annotator.client_worker import Worker
@@ -29,6 +29,9 @@ _log = logging.getLogger(__name__)
 
 MAX_BATCHES = 1024
 """Calls of `submit` or `record` that wait for the background thread; it needs microseconds for one."""
+
+MAX_RECORDS = 8192
+"""Moments and scores that wait for the background thread, likewise."""
 
 JOIN_TIMEOUT_S = 5.0
 """Longest that closing waits for the background thread."""
@@ -96,6 +99,18 @@ class AnnotatorClient:
         if occurrences:
             self._post(tuple(occurrences))
 
+    def record_transitions(self, moments: Sequence[SampledTransition]) -> None:
+        """Sends moments of the run for people to look at; those that there is no room for are dropped and counted."""
+        self._keep(moments)
+
+    def record_scores(self, env_step: int, scores: Sequence[tuple[bytes, float]]) -> None:
+        """Sends what the reward model makes of captions at `env_step`, for people to look at; as `record_transitions`.
+
+        Args:
+            scores: captions with their scores.
+        """
+        self._keep([CaptionScore(caption=caption, env_step=env_step, score=score) for caption, score in scores])
+
     def poll(self) -> list[News]:
         """Returns the news since the last call, about what this run submitted, oldest first.
 
@@ -114,7 +129,7 @@ class AnnotatorClient:
         return self._wait_for("drained", timeout_s)
 
     def flush(self, timeout_s: float) -> bool:
-        """Waits until every recorded occurrence is stored; returns False if that took longer than `timeout_s`."""
+        """Waits until all that was recorded is stored or dropped; returns False if it took longer than `timeout_s`."""
         return self._wait_for("flushed", timeout_s)
 
     def close(self) -> None:
@@ -134,6 +149,14 @@ class AnnotatorClient:
                 mailbox.dropped_captions += 0 if isinstance(lost[0], Occurrence) else len(lost)
         mailbox.batches.append(batch)
         self._call("take")
+
+    def _keep(self, records: Sequence[Sampled]) -> None:
+        mailbox = self._mailbox
+        room = max(0, MAX_RECORDS - len(mailbox.records))
+        mailbox.records.extend(records[:room])
+        mailbox.dropped_records += len(records[room:])
+        if records:
+            self._call("take")
 
     def _call(self, method: Literal["take", "stop"]) -> None:
         self._check_opened()

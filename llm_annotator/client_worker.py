@@ -18,8 +18,10 @@ from urllib.parse import urlsplit
 import httpx
 
 from llm_annotator import wire
+from llm_annotator.client_http import Trouble, exchange
 from llm_annotator.ledger import Ledger, cut
 from llm_annotator.mailbox import ClientHealth, Mailbox
+from llm_annotator.outbox import Sendings
 from llm_annotator.questions import Question
 from llm_annotator.types import LabelStatus, Occurrence
 
@@ -39,22 +41,18 @@ IDLE_WAIT_S = 20.0
 OCCURRENCES_PAUSE_S = 2.0
 """Pause between two reports of occurrences."""
 
+MAX_OCCURRENCES = 100_000
+"""Captions whose totals wait to be sent; beyond it the oldest are left out. They come again when the caption does."""
+
+SENDINGS_PAUSE_S = 0.5
+"""Pause between two requests with moments or scores, so that they do not hold up what the run waits for."""
+
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 """Pauses between attempts to reach a service that is away: doubling, with jitter."""
 
-TIMEOUT_S = 10.0
-"""Time that a request may take beyond what it is told to wait."""
-
-
-class _Trouble(Exception):
-    """A request that was not answered as it should be; the message is for people."""
-
-    def __init__(self, message: str, *, answered: bool, error: str = "", status: int = 0) -> None:
-        super().__init__(message)
-        self.answered = answered
-        self.error = error
-        self.batch_refused = status in wire.BATCH_REFUSED
+LEAVE_TIMEOUT_S = 1.0
+"""Time that saying goodbye may take."""
 
 
 class Worker:
@@ -71,6 +69,8 @@ class Worker:
         self._ledger = Ledger(question)
         self._occurrences: dict[bytes, Occurrence] = {}
         self._lost_occurrences = 0
+        self._sendings = Sendings()
+        self._something_to_send = asyncio.Event()
         self._something_to_offer = asyncio.Event()
         self._something_seen = asyncio.Event()
         self._hurry = asyncio.Event()
@@ -95,10 +95,11 @@ class Worker:
             headers["authorization"] = f"Bearer {self._token}"
         # A proxy from the environment has no business between a run and an annotator on its own machine.
         trust_env = host not in ("127.0.0.1", "localhost", "::1")
-        with contextlib.suppress(asyncio.CancelledError):
-            async with httpx.AsyncClient(base_url=self._url, headers=headers, trust_env=trust_env) as http:
+        async with httpx.AsyncClient(base_url=self._url, headers=headers, trust_env=trust_env) as http:
+            with contextlib.suppress(asyncio.CancelledError):
                 while True:
                     await self._session(http)
+            await self._leave(http)
 
     def stop(self) -> None:
         """Ends `run`."""
@@ -120,9 +121,16 @@ class Worker:
                     self._lose_occurrences(1, str(error))
                 else:
                     self._occurrences[item.caption] = item
+                    if len(self._occurrences) > MAX_OCCURRENCES:
+                        del self._occurrences[next(iter(self._occurrences))]
+                        self._lose_occurrences(1, "the annotator is away for too long")
+        while self._mailbox.records:
+            self._sendings.add(self._mailbox.records.popleft())
         self._flag_offers()
         if self._occurrences:
             self._something_seen.set()
+        if self._sendings:
+            self._something_to_send.set()
         self._publish()
 
     async def drained(self) -> None:
@@ -139,9 +147,9 @@ class Worker:
                 self._awaited.clear()
 
     async def flushed(self) -> None:
-        """Returns once every occurrence recorded so far is stored."""
+        """Returns once all that was recorded so far is stored, or dropped."""
         self.take()
-        while self._occurrences:
+        while self._occurrences or self._sendings:
             self._hurry.set()
             await self._next_progress()
 
@@ -151,14 +159,14 @@ class Worker:
             try:
                 await self._register(http)
                 async with asyncio.TaskGroup() as group:
-                    for loop in (self._offer_loop, self._poll_loop, self._occurrence_loop):
+                    for loop in (self._offer_loop, self._poll_loop, self._occurrence_loop, self._sending_loop):
                         group.create_task(loop(http))
             except ExceptionGroup as group:
-                troubles, others = group.split(_Trouble)
+                troubles, others = group.split(Trouble)
                 if troubles is None or others is not None:
                     raise
                 raise troubles.exceptions[0] from None
-        except _Trouble as trouble:
+        except Trouble as trouble:
             forgotten = trouble.error == wire.UNREGISTERED
             self._connected = trouble.answered
             self._trouble = "" if forgotten else str(trouble)
@@ -181,7 +189,16 @@ class Worker:
         self._instance = answer["instance"]
         self._status = wire.LabelerStatus()
         self._ledger.some_lost()
-        self._flag_offers()
+        self._learn(answer.get("standing", []), {})
+
+    async def _leave(self, http: httpx.AsyncClient) -> None:
+        """Says that this run needs no more answers, so that a shared service asks nothing for nobody."""
+        if not (self._connected and self._ledger.pending):
+            return
+        body = {"run_id": self._registration["run_id"], "labeler_id": self._labeler_id}
+        with contextlib.suppress(httpx.HTTPError, TimeoutError):
+            async with asyncio.timeout(LEAVE_TIMEOUT_S):
+                await http.post("/v1/leave", content=wire.pack(body))
 
     async def _offer_loop(self, http: httpx.AsyncClient) -> None:
         while True:
@@ -191,7 +208,7 @@ class Worker:
             body = {"run_id": self._registration["run_id"], "labeler_id": self._labeler_id}
             try:
                 answer = await self._exchange(http, "/v1/captions", body | {"captions": batch, "older": older})
-            except _Trouble as trouble:
+            except Trouble as trouble:
                 if not trouble.batch_refused:
                     raise
                 self._ledger.give_up(batch, f"the annotator refuses them: {trouble}")
@@ -206,7 +223,8 @@ class Worker:
     async def _poll_loop(self, http: httpx.AsyncClient) -> None:
         while True:
             wait_s = BUSY_WAIT_S if self._ledger.pending else IDLE_WAIT_S
-            body = {"labeler_id": self._labeler_id, "after": self._cursor, "wait_s": wait_s}
+            body = {"run_id": self._registration["run_id"], "labeler_id": self._labeler_id}
+            body |= {"after": self._cursor, "wait_s": wait_s}
             answer = await self._exchange(http, "/v1/labels", body, wait_s=wait_s)
             self._cursor = answer["cursor"]
             self._learn(answer["updates"], answer["status"])
@@ -225,7 +243,7 @@ class Worker:
             body = {"run_id": self._registration["run_id"], "occurrences": rows}
             try:
                 await self._exchange(http, "/v1/occurrences", body)
-            except _Trouble as trouble:
+            except Trouble as trouble:
                 if not trouble.batch_refused:
                     raise
                 self._lose_occurrences(len(items), f"the annotator refuses them: {trouble}")
@@ -238,6 +256,27 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._hurry.wait(), OCCURRENCES_PAUSE_S)
 
+    async def _sending_loop(self, http: httpx.AsyncClient) -> None:
+        while True:
+            await self._something_to_send.wait()
+            parcel = self._sendings.next()
+            if parcel is None:
+                self._something_to_send.clear()
+                continue
+            refused = False
+            try:
+                body = {"run_id": self._registration["run_id"], parcel.field: parcel.rows}
+                await self._exchange(http, parcel.path, body)
+            except Trouble as trouble:
+                if not trouble.batch_refused:
+                    raise
+                _log.warning("%d %s are not stored: %s", len(parcel.items), parcel.field, trouble)
+                refused = True
+            self._sendings.done(parcel, refused=refused)
+            self._tell_progress()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), SENDINGS_PAUSE_S)
+
     def _lose_occurrences(self, number: int, why: str) -> None:
         if not self._lost_occurrences:
             _log.warning("%d totals of captions are not stored: %s. Others like it are left out unsaid.", number, why)
@@ -246,39 +285,13 @@ class Worker:
     async def _exchange(
         self, http: httpx.AsyncClient, path: str, body: Mapping[str, Any], *, wait_s: float = 0.0
     ) -> dict[str, Any]:
-        try:
-            response = await http.post(path, content=wire.pack(body), timeout=TIMEOUT_S + wait_s)
-        except httpx.TimeoutException as error:
-            message = f"The annotator at {self._url} does not answer in time; trying again."
-            raise _Trouble(message, answered=False) from error
-        except httpx.HTTPError as error:
-            raise _Trouble(
-                f"Nothing answers at {self._url} ({str(error) or type(error).__name__}). Captions wait; if the "
-                "annotator does not come back by itself, start it (`oni serve`) or correct annotator.url.",
-                answered=False,
-            ) from error
-        if not response.is_success:
-            raise self._refused(response)
-        try:
-            answer = wire.unpack(response.content)
-            instance = answer["instance"]
-        except (ValueError, KeyError) as error:
-            message = f"What answers at {self._url} is no annotator: check annotator.url."
-            raise _Trouble(message, answered=True) from error
+        answer = await exchange(http, self._url, path, body, wait_s=wait_s)
         if path != "/v1/runs":
-            if instance != self._instance:
-                raise _Trouble("The annotator was restarted.", answered=True, error=wire.UNREGISTERED)
+            if answer["instance"] != self._instance:
+                raise Trouble("The annotator was restarted.", answered=True, error=wire.UNREGISTERED)
             self._failures = 0
             self._connected, self._trouble = True, ""
         return answer
-
-    def _refused(self, response: httpx.Response) -> _Trouble:
-        try:
-            said: dict[str, Any] = response.json()
-            return _Trouble(said["message"], answered=True, error=said["error"], status=response.status_code)
-        except (ValueError, KeyError, TypeError):
-            message = f"{self._url} answers with HTTP status {response.status_code}: check annotator.url."
-            return _Trouble(message, answered=True)
 
     def _learn(self, rows: list[Any], status: Mapping[str, Any]) -> None:
         ledger = self._ledger
@@ -296,17 +309,21 @@ class Worker:
             self._something_to_offer.clear()
 
     def _publish(self) -> None:
+        status = self._status
         self._mailbox.health = ClientHealth(
             connected=self._connected,
-            message=self._trouble or self._status.problem,
+            message=self._trouble or status.problem,
+            labeler=self._labeler_id,
             queued=self._ledger.pending,
-            in_flight=self._status.in_flight if self._connected else 0,
+            in_flight=status.in_flight if self._connected else 0,
             labelled=self._ledger.answered(LabelStatus.LABELLED),
             failed=self._ledger.answered(LabelStatus.FAILED),
             unparsed=self._ledger.answered(LabelStatus.UNPARSED),
-            dropped=self._status.dropped + self._ledger.dropped + self._mailbox.dropped_captions,
-            requests=self._status.requests,
-            labels_per_s=self._status.labels_per_s if self._connected else 0.0,
+            dropped=status.dropped + self._ledger.dropped + self._mailbox.dropped_captions,
+            requests=status.requests,
+            labels_per_s=status.labels_per_s if self._connected else 0.0,
+            records_dropped=self._sendings.dropped + self._mailbox.dropped_records,
+            service=status,
         )
 
     def _tell_progress(self) -> None:

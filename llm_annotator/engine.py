@@ -1,13 +1,7 @@
-"""The engine: asks a backend about captions or pairs of them, newest first, and hands every outcome on to be kept.
+"""The engine: asks the servers of an LLM about captions or pairs of them, and hands every outcome on to be kept.
 
-Three rules decide what a failure means:
-- A fault of the backend (unreachable, overloaded, refused) is not the caption's fault. The caption goes back into the
-  queue, the `BackendGate` slows down, and labels resume when the backend does.
-- Unless the backend answered other captions meanwhile: then a refusal or a broken connection counts against the
-  caption, so that one caption that a server chokes on cannot be asked for ever. Overload never counts.
-- An answer that is no answer (garbled, truncated) counts against the caption. After `max_attempts` it is FAILED; at
-  once if the backend says that asking again is of no use (`retryable`).
-Neither FAILED nor UNPARSED is ever a label.
+`Waiting` says what is asked next, `Pool` who is asked, `Budget` whether it may cost anything, `Attempts` what a failure
+means.
 """
 
 import asyncio
@@ -17,36 +11,33 @@ import logging
 import random
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
-from llm_annotator.backends.base import Backend
+from llm_annotator.attempts import Again, Attempts, Done
+from llm_annotator.budget import Budget, Pace
 from llm_annotator.config import EngineConfig
-from llm_annotator.errors import (
-    BackendAnswerInvalid,
-    BackendError,
-    BackendOverloaded,
-    BackendRejected,
-    ConfigError,
-)
-from llm_annotator.gate import BackendGate, asked_pause_s, backoff_s
-from llm_annotator.jobs import Job, JobKey, LabelerCounts, Offer
+from llm_annotator.endpoints import Endpoint, Visit
+from llm_annotator.jobs import Job, JobKey, Offer
 from llm_annotator.labeler import Labeler
+from llm_annotator.pool import Pool
 from llm_annotator.questions import SubjectId
-from llm_annotator.rates import RateMeter
 from llm_annotator.store.records import AnnotationRecord, ComparisonRecord
-from llm_annotator.types import Completion, Judgement, LabelStatus, Subject
+from llm_annotator.tally import Tally
+from llm_annotator.types import LabelStatus, Subject
+from llm_annotator.waiting import Waiting
 
 _log = logging.getLogger(__name__)
 
-UNPARSED_ALARM = 20
-"""Answers in a row without a label after which the health sentence speaks of it."""
+UNSAVED = 8
+"""Answers that may wait to be kept, beside as many as are asked for at once."""
 
 Sink = Callable[[AnnotationRecord | ComparisonRecord], Awaitable[None]]
 """Keeps one outcome; returns when it is kept for good."""
 
 
 class Engine:
-    """Asks about subjects (captions, or pairs of them) until cancelled.
+    """Asks about subjects (captions, or pairs of them) until it is stopped.
 
     Everything runs on one event loop, so nothing is locked.
 
@@ -57,110 +48,147 @@ class Engine:
 
     def __init__(
         self,
-        backend: Backend,
+        pool: Pool,
         config: EngineConfig,
         sink: Sink,
         *,
+        budget: Budget,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
         redact: Callable[[str], str] = str,
     ) -> None:
-        self._backend = backend
-        self._config = config
+        self.pool = pool
+        self.budget = budget
+        self.tally = Tally(clock)
         self._sink = sink
         self._clock = clock
         self._wall_clock = wall_clock
         self._sleep = sleep
-        self._draw = draw
         self._redact = redact
-        self._gate = BackendGate(config, clock=clock, draw=draw)
-        self._queue: OrderedDict[JobKey, Job] = OrderedDict()  # newest last
+        self._pace = Pace(config.requests_per_minute, config.tokens_per_minute, clock=clock)
+        self._attempts = Attempts(config, self.tally, budget, self._pace, draw=draw, redact=redact)
+        self._waiting = Waiting(config.max_queue)
         self._delayed: list[tuple[float, int, Job]] = []  # a heap by due time
         self._ties = itertools.count()
-        self._open: dict[JobKey, Job] = {}  # every job that is queued, delayed or in flight
+        self._open: OrderedDict[JobKey, Job] = OrderedDict()  # all that wait, are delayed or in flight, oldest first
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
-        self._answers = 0
-        self._unparsed_in_a_row = 0
-        self._last_unparsed = ""
+        self._stopping = False
         self._internal_error = ""
-        self._counts: dict[str, LabelerCounts] = {}
-        self._rates: dict[str, RateMeter] = {}
 
-    def counts(self, labeler_id: str) -> LabelerCounts:
-        """Returns the counts of one labeler, live."""
-        return self._counts.setdefault(labeler_id, LabelerCounts())
+    def room(self, run_id: str = "") -> int:
+        """Returns how many captions of a run that were dropped may be offered again."""
+        return self._waiting.room(run_id)
 
-    def labels_per_s(self, labeler_id: str) -> float:
-        """Returns the labels a second over the last few seconds."""
-        return self._rate(labeler_id).per_s()
+    def dropped(self, run_id: str) -> int:
+        """Returns how many captions of a run fell out of the full queue."""
+        return self._waiting.dropped[run_id]
 
     @property
-    def room(self) -> int:
-        """How many captions that were dropped may be offered again: none until half of the queue is free."""
-        free = self._config.max_queue - len(self._queue)
-        return free if free * 2 >= self._config.max_queue else 0
+    def oldest_s(self) -> float:
+        """For how many seconds the caption that was offered first has been without an answer; 0 if there is none."""
+        return self._clock() - next(iter(self._open.values())).since if self._open else 0.0
+
+    @property
+    def exhausted(self) -> str:
+        """Why nothing is asked any more, in words; empty while a budget lasts."""
+        budget = self.budget.exhausted
+        return f"Nothing is asked any more: {budget} is used up. Raise it to go on." if budget else ""
 
     @property
     def problem(self) -> str:
         """What is wrong and what to do, in words; empty if all is well."""
-        if self._gate.problem:
-            return self._redact(self._gate.problem)
-        if self._unparsed_in_a_row >= UNPARSED_ALARM:
-            return (
-                f"The last {self._unparsed_in_a_row} answers of the LLM held no label ({self._last_unparsed}). "
-                "Try the prompt with `oni label`, or another model."
-            )
+        if self.exhausted:
+            return self.exhausted
+        if self.pool.problem:
+            return self._redact(self.pool.problem)
+        if self.tally.problem:
+            return self.tally.problem
         if self._internal_error:
             return f"The annotator itself failed on a caption ({self._redact(self._internal_error)}): see its log."
         return ""
 
-    def offer(self, labeler: Labeler, subjects: Sequence[tuple[SubjectId, Subject]], *, older: bool = False) -> Offer:
-        """Queues subjects with their ids, the last one to be asked first.
+    def offer(
+        self,
+        labeler: Labeler,
+        subjects: Sequence[tuple[SubjectId, Subject]],
+        *,
+        run_id: str = "",
+        older: bool = False,
+    ) -> Offer:
+        """Queues subjects with their ids for a run, the last one to be asked first.
 
         One that is queued already becomes the newest; one that is being asked or waits for its next attempt stays.
         older: they were offered before. They are asked after everything that is queued, and drop nothing: those for
             which there is no room, the first of them, are not taken.
         """
-        offer = self._offer_older(labeler, subjects) if older else self._offer_newer(labeler, subjects)
+        accepted = refused = 0
+        for subject_id, subject in reversed(subjects) if older else subjects:
+            job = self._open.get((labeler.id, subject_id))
+            if job is not None and run_id in job.runs:
+                if not older and self._waiting.holds(job):
+                    self._waiting.put(job, run_id, newest=True)
+            elif older and self._waiting.free(run_id) == 0:
+                refused += 1
+            else:
+                accepted += self._take(job, labeler, subject_id, subject, run_id=run_id, newest=not older)
+        dropped = self._waiting.drop_excess()
+        for _, job in dropped:
+            self.tally.counts(job.labeler.id).dropped += 1
+            self._close_if_unwanted(job)
         self._wake.set()
-        return offer
+        return Offer(accepted, refused + sum(each == run_id for each, _ in dropped))
 
-    def _offer_newer(self, labeler: Labeler, subjects: Sequence[tuple[SubjectId, Subject]]) -> Offer:
-        accepted = dropped = 0
-        for subject_id, subject in subjects:
-            key = (labeler.id, subject_id)
-            if key in self._queue:
-                self._queue.move_to_end(key)
-            elif key not in self._open:
-                self._add(Job(labeler=labeler, subject_id=subject_id, subject=subject), newest=True)
-                accepted += 1
-        while len(self._queue) > self._config.max_queue:
-            key, job = self._queue.popitem(last=False)
-            del self._open[key]
-            counts = self.counts(job.labeler.id)
-            counts.queued -= 1
-            counts.dropped += 1
-            dropped += 1
-        return Offer(accepted, dropped)
+    def _take(
+        self, job: Job | None, labeler: Labeler, subject_id: SubjectId, subject: Subject, *, run_id: str, newest: bool
+    ) -> bool:
+        """Notes that a run wants an answer; returns whether nobody did before."""
+        is_new = job is None
+        if job is None:
+            job = Job(labeler=labeler, subject_id=subject_id, subject=subject, since=self._clock())
+            self._open[job.key] = job
+            self.tally.counts(labeler.id).queued += 1
+        waits = is_new or self._waiting.holds(job)
+        job.runs[run_id] = None
+        if waits:
+            self._waiting.put(job, run_id, newest=newest)
+        return is_new
 
-    def _offer_older(self, labeler: Labeler, subjects: Sequence[tuple[SubjectId, Subject]]) -> Offer:
-        new = [pair for pair in reversed(subjects) if (labeler.id, pair[0]) not in self._open]
-        taken = new[: max(0, self._config.max_queue - len(self._queue))]
-        for subject_id, subject in taken:
-            self._add(Job(labeler=labeler, subject_id=subject_id, subject=subject), newest=False)
-        return Offer(len(taken), len(new) - len(taken))
+    def came_up(self, labeler_id: str, episodes: Sequence[tuple[SubjectId, int]]) -> None:
+        """Notes in how many episodes captions came up: of those that wait for long the frequent ones go first."""
+        for subject_id, count in episodes:
+            job = self._open.get((labeler_id, subject_id))
+            if job is not None:
+                self._waiting.came_up(job, count)
 
-    def _add(self, job: Job, *, newest: bool) -> None:
-        self._open[job.key] = job
-        self._enqueue(job, newest=newest)
+    def leave(self, run_id: str) -> None:
+        """Forgets a run: what only it waits for is not asked."""
+        left = self._waiting.leave(run_id)
+        for job in self._open.values():
+            job.runs.pop(run_id, None)
+        for job in left:
+            self._close_if_unwanted(job)
+
+    def _close_if_unwanted(self, job: Job) -> None:
+        if not job.runs:
+            del self._open[job.key]
+            self.tally.counts(job.labeler.id).queued -= 1
+
+    def wake(self) -> None:
+        """Notes that a server may be asked now that could not before."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Lets `run` end when what is in flight has ended; nothing more is asked."""
+        self._stopping = True
+        self._wake.set()
 
     async def run(self) -> None:
-        """Asks until cancelled; requests in flight are then given up."""
+        """Asks until stopped; if cancelled, requests in flight are given up."""
         try:
-            while True:
+            while self._tasks or not self._stopping:
                 self._wake.clear()
                 await self._wait(self._start_all())
         finally:
@@ -172,20 +200,34 @@ class Engine:
         """Starts every request that may start now; returns seconds until another may, None if only news can tell."""
         while True:
             self._take_due()
-            if len(self._tasks) >= self._backend.max_concurrent:
+            if self._stopping or len(self._tasks) >= 2 * self.pool.limit + UNSAVED:
                 return None
-            if not self._queue:
+            if not len(self._waiting):
                 return max(0.0, self._delayed[0][0] - self._clock()) if self._delayed else None
-            delay = self._gate.delay_s()
-            if delay is None or delay > 0:
-                return delay
-            _, job = self._queue.popitem(last=True)
-            counts = self.counts(job.labeler.id)
-            counts.queued -= 1
-            counts.in_flight += 1
-            task = asyncio.create_task(self._attend(job, self._gate.begin()))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            pause_s = self._pace.delay_s()
+            if pause_s > 0:
+                return pause_s
+            if not self.budget.is_open:
+                return None
+            endpoint = self.pool.free()
+            if endpoint is None:
+                return self.pool.delay_s()
+            self._start(endpoint)
+
+    def _start(self, endpoint: Endpoint) -> None:
+        job = self._waiting.take()
+        assert job is not None
+        counts = self.tally.counts(job.labeler.id)
+        counts.queued -= 1
+        counts.in_flight += 1
+        # Here, not in the task, which begins later: what was paid decides whether another one may start.
+        self._attempts.pay()
+        self._keep(self._attend(job, endpoint, endpoint.begin()))
+
+    def _keep(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _wait(self, delay_s: float | None) -> None:
         if delay_s is None:
@@ -198,112 +240,76 @@ class Engine:
             for waiter in waiters:
                 waiter.cancel()
 
-    async def _attend(self, job: Job, ticket: int) -> None:
-        counts = self.counts(job.labeler.id)
+    async def _attend(self, job: Job, endpoint: Endpoint, visit: Visit) -> None:
+        counts = self.tally.counts(job.labeler.id)
         try:
-            await self._ask(job, ticket)
+            await self._settle(job, await self._attempt(job, endpoint, visit))
         except Exception as error:  # noqa: BLE001 - outermost frame of the task: a fault of ours must not stop the other captions
             _log.exception("asking about a caption failed inside the annotator")
             self._internal_error = f"{type(error).__name__}: {error}"
             await self._count_internal_failure(job, error)
         finally:
-            self._gate.abandoned(ticket)
             counts.in_flight -= 1
-            # Not in the done callback, which runs later: `run` must find the slot free when it wakes.
+            # Not in the done callback, which runs later: `run` must find the place free when it wakes.
             self._tasks.discard(asyncio.current_task())  # type: ignore[arg-type]
             self._wake.set()
 
-    async def _ask(self, job: Job, ticket: int) -> None:
-        counts = self.counts(job.labeler.id)
+    async def _attempt(self, job: Job, endpoint: Endpoint, visit: Visit) -> Done | Again:
+        rest_s = 0.0
         try:
-            completion = await self._complete(job)
-        except BackendAnswerInvalid as error:
-            counts.failures[type(error).__name__] += 1
-            self._count_answer(ticket)
-            await self._failed(job, error, ask_again=error.retryable)
-        except BackendError as error:
-            counts.failures[type(error).__name__] += 1
-            self._gate.faulted(ticket, error)
-            await self._backend_faulted(job, error)
-        else:
-            self._count_answer(ticket)
-            judgement = job.labeler.judge(completion)
-            await self._finish(job, judgement, completion)
+            outcome = await self._attempts.make(job, endpoint, visit)
+            rest_s = outcome.rest_s if isinstance(outcome, Again) else 0.0
+            return outcome
+        finally:
+            # The server can take another question while this answer is being kept.
+            if rest_s:
+                self._keep(self._rest(endpoint, visit, rest_s))
+            else:
+                endpoint.left(visit)
+                self._wake.set()
 
-    async def _complete(self, job: Job) -> Completion:
+    async def _rest(self, endpoint: Endpoint, visit: Visit, rest_s: float) -> None:
         try:
-            await job.labeler.prepare(self._backend)
-            request = job.labeler.request(job.subject)
-            self.counts(job.labeler.id).requests += 1
-            job.requests += 1
-            return await self._backend.complete(request)
-        except ConfigError as error:
-            # Labeler and backend do not fit each other: no fault of the caption. Wait, and say so.
-            raise BackendRejected(str(error)) from error
+            await self._sleep(rest_s)
+        finally:
+            endpoint.left(visit, rested=True)
+            self._wake.set()
 
-    def _count_answer(self, ticket: int) -> None:
-        self._answers += 1
-        self._gate.answered(ticket)
-
-    async def _backend_faulted(self, job: Job, error: BackendError) -> None:
-        backend_answered_others = job.answers_at_fault is not None and self._answers > job.answers_at_fault
-        job.answers_at_fault = self._answers
-        if backend_answered_others and not isinstance(error, BackendOverloaded):
-            await self._failed(job, error)
-        else:
-            # To the end of the line, so that another caption probes the backend next.
+    async def _settle(self, job: Job, outcome: Done | Again) -> None:
+        if isinstance(outcome, Done):
+            await self._finish(job, outcome)
+        elif outcome.pause_s is None:
             self._enqueue(job, newest=False)
-
-    async def _failed(self, job: Job, error: Exception, *, ask_again: bool = True) -> None:
-        job.attempts += 1
-        if ask_again and job.attempts < self._config.max_attempts:
-            pause_s = max(backoff_s(job.attempts, self._config, self._draw), asked_pause_s(error))
-            heapq.heappush(self._delayed, (self._clock() + pause_s, next(self._ties), job))
-            self.counts(job.labeler.id).queued += 1
-            return
-        detail = f"no usable answer after {job.requests} requests; the last: {self._redact(str(error))}"
-        nothing = Judgement(status=LabelStatus.FAILED, helpful=None, p_helpful=None, score=None, detail=detail)
-        await self._finish(job, nothing, None)
+        else:
+            heapq.heappush(self._delayed, (self._clock() + outcome.pause_s, next(self._ties), job))
+            self.tally.counts(job.labeler.id).queued += 1
 
     async def _count_internal_failure(self, job: Job, error: Exception) -> None:
         try:
-            await self._failed(job, error)
+            await self._settle(job, self._attempts.failed(job, error))
         except Exception:  # noqa: BLE001 - as above; nothing about it can be kept, either
             _log.exception("%r is given up", job.subject)
 
-    async def _finish(self, job: Job, judgement: Judgement, completion: Completion | None) -> None:
+    async def _finish(self, job: Job, done: Done) -> None:
+        judgement, completion = done
         try:
-            record = job.record(judgement, completion, backend=self._backend.name, created_at=self._wall_clock())
-            await self._sink(record)
+            name = self.pool.name
+            await self._sink(job.record(judgement, completion, backend=name, created_at=self._wall_clock()))
         except Exception:
             if judgement.status is LabelStatus.FAILED:
                 del self._open[job.key]  # given up, though not even that could be kept: it may be offered again
             raise
         del self._open[job.key]
-        counts = self.counts(job.labeler.id)
-        match judgement.status:
-            case LabelStatus.LABELLED:
-                counts.labelled += 1
-                self._unparsed_in_a_row = 0
-                self._rate(job.labeler.id).add()
-            case LabelStatus.UNPARSED:
-                counts.unparsed += 1
-                self._unparsed_in_a_row += 1
-                self._last_unparsed = judgement.detail
-            case LabelStatus.FAILED:
-                counts.failed += 1
+        self.tally.finished(job.labeler.id, judgement, self._clock() - job.since)
 
     def _enqueue(self, job: Job, *, newest: bool) -> None:
-        self._queue[job.key] = job
-        if not newest:
-            self._queue.move_to_end(job.key, last=False)
-        self.counts(job.labeler.id).queued += 1
+        self.tally.counts(job.labeler.id).queued += 1
+        for run_id in job.runs:
+            self._waiting.put(job, run_id, newest=newest)
+        self._close_if_unwanted(job)
 
     def _take_due(self) -> None:
         while self._delayed and self._delayed[0][0] <= self._clock():
             job = heapq.heappop(self._delayed)[2]
-            self.counts(job.labeler.id).queued -= 1
+            self.tally.counts(job.labeler.id).queued -= 1
             self._enqueue(job, newest=True)
-
-    def _rate(self, labeler_id: str) -> RateMeter:
-        return self._rates.setdefault(labeler_id, RateMeter(self._clock))

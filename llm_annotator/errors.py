@@ -56,6 +56,8 @@ class BackendError(AnnotatorError):
     """
 
     retryable = True
+    status: int | None = None
+    """HTTP status that the server answered, None if it was no matter of that."""
 
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)

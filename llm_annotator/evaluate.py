@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from llm_annotator.asking import Answer, ask_all
+from llm_annotator.asking import Answer
+from llm_annotator.asking_parts import ask_captions
 from llm_annotator.backends.base import Backend
 from llm_annotator.captions import decode_caption
 from llm_annotator.config import EngineConfig
 from llm_annotator.errors import ConfigError
 from llm_annotator.labeler import Labeler
+from llm_annotator.parts import splitter
 from llm_annotator.types import LabelStatus
 
 _LABELS = {"helpful": True, "unhelpful": False}
@@ -32,7 +34,10 @@ class Evaluation:
     """A labeler measured against people. Figures that cannot be had (no scores, no labels) are None.
 
     captions, labelled, unparsed, failed: how many captions were asked, and what became of them.
+    questions: different captions, or parts of captions, that it took.
     accuracy: share of the labelled ones whose label is right.
+    precision: share of those labelled helpful that are. recall: share of the helpful ones among the labelled that are
+        labelled so.
     auc: probability that a helpful caption scores above an unhelpful one. best_threshold, best_accuracy: the
         threshold that separates these captions best, and how well; tuned on the very captions it is measured on.
     log_loss: nats per caption, of p_helpful.
@@ -48,7 +53,10 @@ class Evaluation:
     labelled: int
     unparsed: int
     failed: int
+    questions: int
     accuracy: float | None
+    precision: float | None
+    recall: float | None
     auc: float | None
     best_threshold: float | None
     best_accuracy: float | None
@@ -68,7 +76,7 @@ async def evaluate(
         BackendError: the very first caption got no answer.
     """
     started = time.perf_counter()
-    answers = [item async for item in ask_all(labeler, backend, [case.caption for case in cases], config)]
+    answers = [item async for item in ask_captions(labeler, backend, [case.caption for case in cases], config)]
     return summarise(labeler, cases, answers, seconds=time.perf_counter() - started)
 
 
@@ -81,6 +89,7 @@ def summarise(
         for case, answer in zip(cases, answers, strict=True)
         if answer.judgement.status is LabelStatus.LABELLED
     ]
+    found = sum(case.helpful and judgement.helpful is True for case, judgement in judged)
     wrong = [(case, judgement) for case, judgement in judged if judgement.helpful != case.helpful]
     scored = [(judgement.score, case.helpful) for case, judgement in judged if judgement.score is not None]
     scores, truth = [score for score, _ in scored], [helpful for _, helpful in scored]
@@ -94,7 +103,10 @@ def summarise(
         labelled=len(judged),
         unparsed=statuses.count(LabelStatus.UNPARSED),
         failed=statuses.count(LabelStatus.FAILED),
+        questions=_questions(labeler, cases),
         accuracy=1.0 - len(wrong) / len(judged) if judged else None,
+        precision=_share(found, sum(judgement.helpful is True for _, judgement in judged)),
+        recall=_share(found, sum(case.helpful for case, _ in judged)),
         auc=auc(scores, truth),
         best_threshold=best,
         best_accuracy=accuracy(scores, truth, threshold=best) if best is not None else None,
@@ -104,6 +116,15 @@ def summarise(
         labels_per_s=len(answers) / seconds if seconds > 0 else 0.0,
         mistakes=tuple((decode_caption(case.caption), judgement.score) for case, judgement in wrong),
     )
+
+
+def _questions(labeler: Labeler, cases: Sequence[LabelledCaption]) -> int:
+    split = splitter(labeler.spec.parts)
+    return len({part for case in cases for part in split(case.caption)})
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
 
 
 def auc(scores: Sequence[float], truth: Sequence[bool]) -> float | None:

@@ -1,7 +1,8 @@
-"""When a backend may be asked: paces questions while it is down, overloaded or refuses."""
+"""When a backend may be asked: paces questions while it is down, refuses, or asks for a pause."""
 
 import random
 from collections.abc import Callable
+from typing import Literal
 
 from llm_annotator.config import EngineConfig
 from llm_annotator.errors import BackendError, BackendOverloaded, BackendRejected, BackendUnreachable
@@ -9,6 +10,9 @@ from llm_annotator.errors import BackendError, BackendOverloaded, BackendRejecte
 MAX_RETRY_AFTER_S = 300.0
 """Longest pause that is made because a server asks for it (`Retry-After`). One that names hours is asked again sooner:
 its clock or its mind may have changed, and one question every five minutes harms nobody."""
+
+GateState = Literal["closed", "half-open", "open"]
+"""As of a circuit breaker: questions go through, one goes through to see, or none does."""
 
 
 def asked_pause_s(error: Exception) -> float:
@@ -28,7 +32,7 @@ def backoff_s(failures: int, config: EngineConfig, draw: Callable[[], float] = r
 
 
 class BackendGate:
-    """Open while the backend answers; after a fault it lets one question through at a time, at a growing pace.
+    """A circuit breaker: after a fault one question at a time goes through, at a growing pace, until one is answered.
 
     A fault here is the backend's own: unreachable, overloaded, or refusing. Many requests in flight fail together, so
     only the first fault of a burst lengthens the pause; `begin` hands out the ticket by which the others are known.
@@ -45,6 +49,13 @@ class BackendGate:
         self.problem = ""
         """What is wrong and what to do, in words; empty while the backend answers."""
 
+    @property
+    def state(self) -> GateState:
+        """Whether questions go through."""
+        if self._resume_at > self._clock():
+            return "open"
+        return "half-open" if self._failures else "closed"
+
     def delay_s(self) -> float | None:
         """Returns the seconds until the next question may go out; None until the one under way has ended."""
         if self._probing:
@@ -58,7 +69,7 @@ class BackendGate:
 
     def answered(self, ticket: int) -> None:
         """Notes that the backend answered: it is open again, unless the question is older than the fault."""
-        if ticket == self._generation and self._failures:
+        if ticket == self._generation and self.problem:
             self._failures = 0
             self._probing = False
             self._generation += 1
@@ -78,6 +89,21 @@ class BackendGate:
             self.problem = explain(error)
         if self._failures:
             self._resume_at = max(self._resume_at, now + asked_pause_s(error))
+
+    def paused(self, ticket: int, error: BackendError) -> float:
+        """Notes that a backend that answers others asks for a pause; returns by how many seconds all now wait longer.
+
+        It is no fault: afterwards all questions go out again.
+        """
+        if ticket != self._generation and not self.problem:
+            return 0.0  # as above
+        now = self._clock()
+        if ticket == self._generation:
+            self._generation += 1
+            self.problem = explain(error)
+        before = max(now, self._resume_at)
+        self._resume_at = max(before, now + asked_pause_s(error))
+        return self._resume_at - before
 
     def abandoned(self, ticket: int) -> None:
         """Notes that a question ended without showing anything about the backend."""

@@ -19,16 +19,27 @@ class Job:
     labeler: Labeler
     subject_id: SubjectId
     subject: Subject
+    since: float = 0.0
+    """Time at which it was first offered, on the engine's clock."""
+    runs: dict[str, None] = field(default_factory=dict[str, None])
+    """Ids of the runs that want the answer."""
+    episodes: int = 0
+    """In how many episodes of a run the caption came up, as far as it was told."""
     requests: int = 0
     attempts: int = 0
     """Failures that count against the subject."""
-    answers_at_fault: int | None = None
-    """How many answers the backend had given when it last faulted on this subject."""
+    answers_at_fault: dict[str, int] = field(default_factory=dict[str, int])
+    """How many answers each server had given when it last faulted on this subject, by its name."""
 
     @property
     def key(self) -> JobKey:
         """What no two open jobs share."""
         return (self.labeler.id, self.subject_id)
+
+    @property
+    def size(self) -> int:
+        """Bytes of what is asked about."""
+        return len(self.subject) if isinstance(self.subject, bytes) else sum(map(len, self.subject))
 
     def record(
         self, judgement: Judgement, completion: Completion | None, *, backend: str, created_at: float
@@ -50,7 +61,7 @@ class Job:
             answer=answer,
             logprobs=completion.logprobs,
             model=completion.model,
-            backend=backend,
+            backend=f"{backend}, {judgement.read_from}" if judgement.read_from else backend,
             tokens_in=completion.tokens_in,
             tokens_out=completion.tokens_out,
             latency_s=completion.latency_s if answer is not None else None,
@@ -80,6 +91,9 @@ class LabelerCounts:
 
     queued, in_flight: subjects waiting and being asked. labelled, failed, unparsed: outcomes. dropped: subjects that
     fell out of the full queue. requests: questions sent. failures: failed requests by the error's name.
+    tokens_in, tokens_out: as the server counted them, or estimated. cost: theirs, in the currency of the prices.
+    saved_by_cache: subjects that were offered and had a label already. saved_by_parts: questions
+    that asking by parts saved, at least; less than 0 if it took more.
     """
 
     queued: int = 0
@@ -90,6 +104,11 @@ class LabelerCounts:
     dropped: int = 0
     requests: int = 0
     failures: Counter[str] = field(default_factory=Counter[str])
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost: float = 0.0
+    saved_by_cache: int = 0
+    saved_by_parts: int = 0
 
 
 class Offer(NamedTuple):

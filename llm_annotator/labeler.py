@@ -8,21 +8,30 @@ import asyncio
 import hashlib
 import json
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import NamedTuple
 
+from llm_annotator import forms
 from llm_annotator.backends.base import Backend
-from llm_annotator.errors import ConfigError
+from llm_annotator.errors import BackendAnswerInvalid, BackendRejected, ConfigError
+from llm_annotator.methods import choice_score
 from llm_annotator.promptfiles import resolve_labeler
 from llm_annotator.questions import Example, PairExample, Question
 from llm_annotator.spec import LabelerSpec
 from llm_annotator.types import Completion, Judgement, LabelStatus, Request, Subject
 
-__all__ = ["Example", "Labeler", "LabelerSpec", "PairExample", "resolve_labeler"]
+__all__ = ["Answered", "Example", "Labeler", "LabelerSpec", "PairExample", "resolve_labeler"]
 
-_MARKERS = " \t\r\n\u2581\u0120\u010a"
-"""White space, and how SentencePiece and byte-level BPE vocabularies write it at the start of a token."""
+Complete = Callable[[Request], Awaitable[Completion]]
+"""Asks a backend once, as `Backend.complete`."""
+
+
+class Answered(NamedTuple):
+    """An answer and what was read out of it."""
+
+    completion: Completion
+    judgement: Judgement
 
 
 class Labeler:
@@ -66,7 +75,7 @@ class Labeler:
                 return
             scores: list[float] = []
             for subject in self.question.content_free:
-                score = _score(await backend.complete(self.request(subject)), self.spec).score
+                score = choice_score(await backend.complete(self.request(subject)), self.spec).value
                 if score is None:
                     raise ConfigError(
                         f"calibration 'content_free' needs the log-probabilities of {self.spec.positive!r} and "
@@ -77,75 +86,56 @@ class Labeler:
             self.offset = math.fsum(scores) / len(scores)
 
     def judge(self, completion: Completion) -> Judgement:
-        """Returns the label that the answer holds, or UNPARSED with the reason.
-
-        The score is log P(positive) - log P(negative), each summed over the ways to write the word (" yes", "Yes").
-        A word that is not among the alternatives has at most the probability that they leave over; the label stands
-        only if that bound decides it, and the score is then that bound, the one nearest to the threshold. Without
-        log-probabilities the answer's first word must be one of the two words.
-        """
+        """Returns the label that the answer holds, or UNPARSED with the reason."""
         if self.offset is None:
             raise RuntimeError("Labeler.judge before Labeler.prepare: this labeler is calibrated")
-        if not completion.logprobs:
-            return _read_first_word(completion.text, self.spec)
-        reading = _score(completion, self.spec, offset=self.offset)
-        if reading.score is None:
-            return Judgement(
-                status=LabelStatus.UNPARSED, helpful=None, p_helpful=None, score=None, detail=reading.problem
-            )
-        return Judgement(
-            status=LabelStatus.LABELLED,
-            helpful=reading.score > self.spec.threshold,
-            p_helpful=_logistic(reading.score),
-            score=reading.score,
-        )
+        return self.spec.answering.judge(completion, self.spec, self.offset)
+
+    async def ask(self, complete: Complete, subject: Subject) -> Answered:
+        """Returns the answer about one subject and its label.
+
+        Where the model thinks first and the final field cannot be read, it is asked once more, the question repeated;
+        the completion then holds both raw answers, and the tokens and seconds of both.
+
+        complete: `Backend.complete`, or what stands before it to count requests; called once or twice.
+
+        Raises:
+            BackendError: no answer. A refusal of the second question is none: the first answer stands, without a label.
+            TypeError: as `request`.
+        """
+        first = await complete(self.request(subject))
+        judgement = self.judge(first)
+        done = judgement.status is not LabelStatus.UNPARSED or forms.ASKED_AGAIN in first.text
+        if done or not self.spec.again:
+            return Answered(first, judgement)
+        again = self.spec.request_again(subject, first.text)
+        try:
+            second = await complete(again)
+        except (BackendRejected, BackendAnswerInvalid):
+            detail = f"{judgement.detail}; asked once more, there was no answer at all"
+            return Answered(_marked(first), replace(judgement, detail=detail))
+        both = _joined(first, again, second)
+        return Answered(both, self.judge(both))
 
 
-class _Reading(NamedTuple):
-    score: float | None
-    problem: str = ""
+def _joined(first: Completion, again: Request, second: Completion) -> Completion:
+    """Returns one completion out of two; the form of its text is that of `forms`, which reads what stands last."""
+    question = again.messages[-1].content
+    return replace(
+        second,
+        sent_prefix=first.sent_prefix,
+        sent_suffix=first.sent_suffix,
+        text=f"{_marked(first).text}\n{forms.ASKED_AGAIN}\n{question}\n{forms.ANSWERED}\n{_marked(second).text}",
+        tokens_in=_sum(first.tokens_in, second.tokens_in),
+        tokens_out=_sum(first.tokens_out, second.tokens_out),
+        latency_s=first.latency_s + second.latency_s,
+    )
 
 
-def _score(completion: Completion, spec: LabelerSpec, *, offset: float = 0.0) -> _Reading:
-    logprobs = completion.logprobs or {}
-    yes, no = _log_mass(logprobs, spec.positive), _log_mass(logprobs, spec.negative)
-    if yes is not None and no is not None:
-        return _Reading(yes - no - offset)
-    words = f"{spec.positive!r} and {spec.negative!r}"
-    if yes is None and no is None:
-        return _Reading(None, f"neither {words} is among {_count(logprobs)}; the answer began {completion.text[:40]!r}")
-    left = math.log1p(-min(math.fsum(math.exp(value) for value in logprobs.values()), 1.0 - 1e-9))
-    bound = (yes - left if yes is not None else left - (no or 0.0)) - offset
-    if (bound > spec.threshold) == (yes is not None):
-        return _Reading(bound)
-    missing = spec.positive if yes is None else spec.negative
-    return _Reading(None, f"{missing!r} is not among {_count(logprobs)}, and those leave too much over to tell")
+def _marked(completion: Completion) -> Completion:
+    """Returns the completion with a mark at its end if it was cut, which the store would otherwise forget."""
+    return replace(completion, text=f"{completion.text}\n{forms.CUT}") if completion.cut else completion
 
 
-def _count(logprobs: Mapping[str, float]) -> str:
-    return f"the {len(logprobs)} alternatives that the server gave for the first token"
-
-
-def _log_mass(logprobs: Mapping[str, float], word: str) -> float | None:
-    """Returns the log of the summed probability of every way to write `word`, None if there is none."""
-    found = [value for token, value in logprobs.items() if token.strip(_MARKERS).casefold() == word.casefold()]
-    if not found or max(found) == -math.inf:
-        return None
-    top = max(found)
-    return top + math.log(math.fsum(math.exp(value - top) for value in found))
-
-
-def _read_first_word(text: str, spec: LabelerSpec) -> Judgement:
-    match = re.match(r"[^\w]*(\w+)", text)
-    word = match[1].casefold() if match else ""
-    if word in (spec.positive.casefold(), spec.negative.casefold()):
-        helpful = word == spec.positive.casefold()
-        return Judgement(status=LabelStatus.LABELLED, helpful=helpful, p_helpful=None, score=None)
-    detail = f"the answer began {text[:40]!r}, not with {spec.positive!r} or {spec.negative!r}"
-    return Judgement(status=LabelStatus.UNPARSED, helpful=None, p_helpful=None, score=None, detail=detail)
-
-
-def _logistic(score: float) -> float:
-    if score >= 0:
-        return 1.0 / (1.0 + math.exp(-score))
-    return math.exp(score) / (1.0 + math.exp(score))
+def _sum(first: int | None, second: int | None) -> int | None:
+    return None if first is None or second is None else first + second

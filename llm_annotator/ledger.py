@@ -5,10 +5,11 @@ No network, no clock.
 
 import itertools
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
+from llm_annotator.marks import Marks
 from llm_annotator.questions import QUESTIONS, Question
 from llm_annotator.types import LabelStatus, News, Subject
 from llm_annotator.wire import MAX_CAPTION_BYTES
@@ -19,6 +20,12 @@ Item = TypeVar("Item")
 
 MAX_PENDING = 100_000
 """Subjects without an answer that are kept; beyond it the oldest are dropped and counted."""
+
+MAX_PENDING_BYTES = 64 * 2**20
+"""Bytes of captions in them, likewise."""
+
+MAX_RECENT = 20_000
+"""Answers that are kept whole. Of the others it is only known what they came to."""
 
 MAX_OFFER = 5_000
 """Subjects, or occurrences of captions, in one request."""
@@ -33,8 +40,14 @@ REOFFER_S = 30.0
 """A subject answered without a label is offered again at most this often; the service decides when to ask."""
 
 
+_MARKS = {LabelStatus.LABELLED: 1, LabelStatus.UNPARSED: 2, LabelStatus.FAILED: 3}
+_STATUSES = {mark: status for status, mark in _MARKS.items()}
+
+
 class Ledger:
     """Keeps every subject without an answer until it has one. Times are seconds of any steady clock.
+
+    A run goes on for weeks: of those with an answer only the latest are kept, and of the others a mark of some bytes.
 
     question: which subjects there are; by default single captions.
 
@@ -47,12 +60,14 @@ class Ledger:
         self._question = question
         self.dropped = 0
         """Subjects that were not kept: too long, refused by the service, or too many."""
-        self._given_up: set[Subject] = set()
-        self._pending: dict[Subject, None] = {}  # without an answer, newest last
+        self._given_up = Marks()
+        self._pending: OrderedDict[Subject, None] = OrderedDict()  # without an answer, newest last
+        self._pending_bytes = 0
         self._fresh: dict[Subject, None] = {}  # those of them that were never offered, or are wanted before all others
         self._backlog: dict[Subject, None] = {}  # those of them that are to be offered again
         self._backlog_is_stale = False  # all that were offered belong into it; put there when they are needed
-        self._answers: dict[Subject, tuple[News, float]] = {}
+        self._recent: OrderedDict[Subject, tuple[News, float]] = OrderedDict()  # answers, the latest last
+        self._answered = Marks()  # what every answer came to
         self._tally: Counter[LabelStatus] = Counter()
 
     @property
@@ -83,19 +98,20 @@ class Ledger:
             TypeError: a subject of another question.
         """
         captions = self._question.captions(subject)
-        if self._question.is_void(captions) or subject in self._given_up:
+        if self._question.is_void(captions) or self._given_up.get(subject):
             return
         if subject in self._pending:
             self._forget(subject)
-            self._pending[subject] = self._fresh[subject] = None
+            self._add(subject)
+            self._fresh[subject] = None
             return
         if max(map(len, captions)) > MAX_CAPTION_BYTES:
             self.give_up([subject], f"longer than {MAX_CAPTION_BYTES} bytes")
             return
-        answer = self._answers.get(subject)
-        if answer is not None and (answer[0].status is LabelStatus.LABELLED or now_s - answer[1] < REOFFER_S):
+        recent = self._recent.get(subject)
+        if self._status(subject) is LabelStatus.LABELLED or (recent is not None and now_s - recent[1] < REOFFER_S):
             return
-        self._pending[subject] = None
+        self._add(subject)
         self._fresh[subject] = None
         self._drop_oldest()
 
@@ -122,7 +138,7 @@ class Ledger:
 
     def give_up(self, subjects: Sequence[Subject], why: str) -> None:
         """Notes that subjects can never have an answer: they are not offered again. The log tells of the first ones."""
-        if subjects and not self._given_up:
+        if subjects and not len(self._given_up):
             _log.warning(
                 "%d questions get no label (%s); the first is about %s. Others like it are only counted.",
                 len(subjects),
@@ -131,42 +147,65 @@ class Ledger:
             )
         for subject in subjects:
             self._forget(subject)
-            self._given_up.add(subject)
+            self._given_up.set(subject, 1)
             self.dropped += 1
 
     def start_over(self) -> None:
-        """Notes that another labeler answers from now on: every subject is without an answer again."""
-        answered = [subject for subject in self._answers if subject not in self._pending]
-        self._answers.clear()
+        """Notes that another labeler answers from now on: every subject is without an answer again.
+
+        Those that were answered long ago are no longer known: whoever asked about them must ask again.
+        """
+        for subject in reversed(self._recent):
+            if subject not in self._pending:
+                self._add(subject)
+                self._pending.move_to_end(subject, last=False)
+        self._recent.clear()
+        self._answered.clear()
         self._tally.clear()
-        self._pending = dict.fromkeys(answered) | self._pending
         self._drop_oldest()
         self.some_lost()
 
     def learn(self, updates: Iterable[News], now_s: float) -> list[News]:
-        """Notes answers; returns those that are news to this client, which asked about the subject."""
+        """Notes answers; returns those that are news to this client, which asked about them, and those for all."""
         news: list[News] = []
         for update in updates:
-            known = self._answers.get(update.subject)
-            if update.subject not in self._pending and known is None:
-                continue  # another run asked
-            self._forget(update.subject)
-            self._answers[update.subject] = (update, now_s)
-            if known is not None and known[0] == update:
+            subject = update.subject
+            if self._question.concerns_all(update):
+                news.append(update)
                 continue
-            if known is not None:
-                self._tally[known[0].status] -= 1
+            before = self._status(subject)
+            if subject not in self._pending and before is None:
+                continue  # another run asked
+            self._forget(subject)
+            recent = self._recent.pop(subject, None)
+            self._recent[subject] = (update, now_s)
+            if recent is not None and recent[0] == update:
+                continue
+            if before is not None:
+                self._tally[before] -= 1
             self._tally[update.status] += 1
+            self._answered.set(subject, _MARKS[update.status])
             news.append(update)
+        while len(self._recent) > MAX_RECENT:
+            self._recent.popitem(last=False)
         return news
 
+    def _status(self, subject: Subject) -> LabelStatus | None:
+        return _STATUSES.get(self._answered.get(subject))
+
+    def _add(self, subject: Subject) -> None:
+        self._pending[subject] = None
+        self._pending_bytes += self._bytes(subject)
+
     def _drop_oldest(self) -> None:
-        while len(self._pending) > MAX_PENDING:
+        while len(self._pending) > MAX_PENDING or self._pending_bytes > MAX_PENDING_BYTES:
             self._forget(next(iter(self._pending)))
             self.dropped += 1
 
     def _forget(self, subject: Subject) -> None:
-        self._pending.pop(subject, None)
+        if subject in self._pending:
+            del self._pending[subject]
+            self._pending_bytes -= self._bytes(subject)
         self._fresh.pop(subject, None)
         self._backlog.pop(subject, None)
 

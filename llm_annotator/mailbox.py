@@ -2,9 +2,13 @@
 
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from llm_annotator.types import News, Occurrence, Subject
+from llm_annotator.types import CaptionScore, News, Occurrence, SampledTransition, Subject
+from llm_annotator.wire import LabelerStatus
+
+Sampled = SampledTransition | CaptionScore
+"""What is sampled for people to look at."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,7 +21,11 @@ class ClientHealth:
     run by their answer.
     dropped: subjects that fell out of a full queue (here and at the service; they are offered again), and those that
     can never be labelled because a caption is too long.
+    labeler: id of the labeler that answers, empty before the first connection. When it changes, all that was answered
+    is to be submitted again: of what was answered long ago, the client no longer knows what it was.
     requests: questions to the LLM since the service started. labels_per_s: of this labeler, lately.
+    service: all that the service said last.
+    records_dropped: moments and scores that the service will never have: it was away for too long, or refused them.
     """
 
     connected: bool = False
@@ -30,18 +38,23 @@ class ClientHealth:
     dropped: int = 0
     requests: int = 0
     labels_per_s: float = 0.0
+    records_dropped: int = 0
+    labeler: str = ""
+    service: LabelerStatus = field(default_factory=LabelerStatus)
 
 
 class Mailbox:
     """What the trainer's thread and the background thread share: a queue each way, and one snapshot.
 
-    `batches` and `updates` are deques, whose append and popleft are atomic. `dropped_captions` has one writer.
+    `batches`, `records` and `updates` are deques, whose append and popleft are atomic. `dropped_captions` and
+    `dropped_records` have one writer.
     """
 
     def __init__(self) -> None:
         self.batches: deque[tuple[Subject, ...] | tuple[Occurrence, ...]] = deque()
+        self.records: deque[Sampled] = deque()
         self.updates: deque[News] = deque()
-        self.dropped_captions = 0
+        self.dropped_captions = self.dropped_records = 0
         self._lock = threading.Lock()  # guards `_health`
         self._health = ClientHealth(message="The annotator has not answered yet.")
 

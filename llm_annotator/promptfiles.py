@@ -11,7 +11,9 @@ import yaml
 from llm_annotator.choices import unknown_name
 from llm_annotator.config import LabelerConfig
 from llm_annotator.errors import ConfigError
-from llm_annotator.questions import QUESTIONS, QuestionName
+from llm_annotator.forms import final_line
+from llm_annotator.methods import METHODS, Method
+from llm_annotator.questions import QUESTIONS, Question, QuestionName
 from llm_annotator.spec import LabelerSpec
 
 _PACKAGE = Path(__file__).parent
@@ -21,9 +23,11 @@ _LABELS = ("helpful", "unhelpful")
 DEFAULT_PROMPT = "progress"
 """Prompt for labels of the goals that name none."""
 
-_OPTIONAL = ("max_caption_chars", "question", "threshold")
+_OPTIONAL = ("max_caption_chars", "method", "question", "threshold")
 
 PROMPT_TEMPLATES = ("text_header", "text_example", "text_question", "chat_system", "chat_question")
+
+_REQUIRED = ("instruction", "positive", "negative", *PROMPT_TEMPLATES)
 
 
 class Goal(NamedTuple):
@@ -48,21 +52,23 @@ def resolve_labeler(config: LabelerConfig, question: QuestionName = "label") -> 
 
     Raises:
         ConfigError: no goal or prompt of that name (the message lists what there is), a prompt that asks another
-            question, or a file that cannot be used.
+            question, a file that cannot be used, or captions to be compared by parts.
     """
     goal = load_goal(config.goal)
-    asking = QUESTIONS[question]
-    own_prompt = asking.default_prompt or goal.prompt
+    asking, answering = QUESTIONS[question], METHODS[config.method]
+    own_prompt = answering.default_prompt(asking, goal.prompt)
     prompt_name = own_prompt if config.prompt is None else config.prompt
     prompt = load_prompt(prompt_name)
-    if prompt["question"] != question:
-        fitting = ", ".join(name for name in names("prompts") if load_prompt(name)["question"] == question)
+    _check_fit(prompt_name, prompt, question, answering)
+    if config.parts not in asking.parts_modes:
         raise ConfigError(
-            f"prompt {prompt_name!r} asks for a {prompt['question']}, and what is wanted here is a {question}: leave "
-            f"annotator.labeler.prompt out, or set it to one that asks for that ({fitting}, or a file with "
-            f"`question: {question}`)"
+            f"annotator.labeler.parts is {config.parts!r}, but what is asked for here is a {question}, and captions "
+            "are compared whole: set it to 'none'"
         )
     measured = prompt.pop("threshold")
+    prompt["parts"] = config.parts
+    if answering.reasoned:
+        return LabelerSpec(goal=goal.text, **prompt, **_unscored(config))
     if goal.threshold is not None and prompt_name == goal.prompt:
         measured = goal.threshold
     threshold = config.threshold
@@ -71,13 +77,34 @@ def resolve_labeler(config: LabelerConfig, question: QuestionName = "label") -> 
     if examples := asking.examples(goal.examples, (prompt["positive"], prompt["negative"])):
         prompt["example_goal"] = goal.text
         prompt["examples"] = examples
-    return LabelerSpec(
-        goal=goal.text,
-        **prompt,
-        method=config.method,
-        threshold=threshold,
-        calibration=config.calibration,
+    return LabelerSpec(goal=goal.text, **prompt, threshold=threshold, calibration=config.calibration)
+
+
+def _check_fit(name: str, prompt: Mapping[str, Any], question: QuestionName, answering: Method) -> None:
+    """Refuses a prompt that asks for something else, or to be answered otherwise."""
+    wanted = (question, answering.name)
+    if (prompt["question"], prompt["method"]) == wanted:
+        return
+    prompts = {name: load_prompt(name) for name in names("prompts")}
+    fitting = ", ".join(name for name, other in prompts.items() if (other["question"], other["method"]) == wanted)
+    raise ConfigError(
+        f"prompt {name!r} asks for a {prompt['question']} by method `{prompt['method']}`, and what is wanted here is a "
+        f"{question} by method `{answering.name}`: leave annotator.labeler.prompt out, or set it to one that asks for "
+        f"that ({fitting}, or a file with `question: {question}` and `method: {answering.name}`)"
     )
+
+
+def _unscored(config: LabelerConfig) -> dict[str, Any]:
+    """Returns the fields of a labeler that gives no scores.
+
+    A goal's own examples are not among them: they come without thoughts, and the model would learn to leave them out.
+    """
+    if config.calibration != "none" or config.threshold is not None:
+        raise ConfigError(
+            "annotator.labeler.method 'reasoned' gives no scores: leave annotator.labeler.threshold and .calibration "
+            "out, or use method 'choice'"
+        )
+    return {"max_tokens": config.max_tokens}
 
 
 def names(kind: str) -> list[str]:
@@ -125,9 +152,8 @@ def load_prompt(prompt: str) -> dict[str, Any]:
     if path is None:
         hint = " (or give a path to a YAML file)"
         raise ConfigError(unknown_name("prompt", prompt, names("prompts"), hint=hint))
-    required = ("instruction", "positive", "negative", *PROMPT_TEMPLATES)
-    content = _read(path, required=required, optional=("description", "example_goal", "examples", *_OPTIONAL))
-    fields: dict[str, Any] = {name: _text(content, name, path) for name in required if name not in PROMPT_TEMPLATES}
+    content = _read(path, required=_REQUIRED, optional=("again", "description", "example_goal", "examples", *_OPTIONAL))
+    fields: dict[str, Any] = {name: _text(content, name, path) for name in _REQUIRED if name not in PROMPT_TEMPLATES}
     # Templates are taken as they stand: their last line end is a part of the prompt.
     fields |= {name: _template(content, name, path) for name in PROMPT_TEMPLATES}
     for name in ("positive", "negative"):
@@ -135,17 +161,13 @@ def load_prompt(prompt: str) -> dict[str, Any]:
             raise ConfigError(f"{path}: {name!r} must be a single word, not {fields[name]!r}")
     if fields["positive"].casefold() == fields["negative"].casefold():
         raise ConfigError(f"{path}: 'positive' and 'negative' are the same word")
-    question = content.get("question", "label")
+    question, method = content.get("question", "label"), content.get("method", "choice")
     if question not in QUESTIONS:
         raise ConfigError(f"{path}: {unknown_name('question', str(question), QUESTIONS)}")
-    asking = QUESTIONS[question]
-    for name, place in itertools.product(("text_question", "chat_question"), asking.placeholders):
-        if fields[name].count(f"{{{place}}}") != 1:
-            raise ConfigError(f"{path}: {name!r} must hold {{{place}}} exactly once")
-    words = (fields["positive"], fields["negative"])
-    rows = _examples(content.get("examples") or [], asking.placeholders, "answer", words, path)
-    fields["question"] = question
-    fields["examples"] = tuple(asking.example(*row) for row in rows)
+    if method not in METHODS:
+        raise ConfigError(f"{path}: {unknown_name('method', str(method), METHODS)}")
+    fields |= {"question": question, "method": method}
+    fields |= _asked(content, fields, QUESTIONS[question], METHODS[method], path)
     fields["threshold"] = _maybe_number(content, "threshold", path)
     fields["example_goal"] = str(content.get("example_goal", "")).strip()
     if "max_caption_chars" in content:
@@ -153,23 +175,43 @@ def load_prompt(prompt: str) -> dict[str, Any]:
     return fields
 
 
+def _asked(
+    content: Mapping[str, Any], fields: Mapping[str, Any], asking: Question, answering: Method, path: Path
+) -> dict[str, Any]:
+    """Returns the fields that depend on what is asked and how it is answered; checks the templates."""
+    for name, place in itertools.product(("text_question", "chat_question"), asking.placeholders):
+        if fields[name].count(f"{{{place}}}") != 1:
+            raise ConfigError(f"{path}: {name!r} must hold {{{place}}} exactly once")
+    if "again" in content and "again" not in answering.extra_keys:
+        raise ConfigError(f"{path}: 'again' belongs to prompts with `method: reasoned`")
+    if missing := [key for key in answering.extra_keys if key not in content]:
+        raise ConfigError(f"{path}: missing {', '.join(missing)}, what is said before the question is repeated")
+    extra = {key: _text(content, key, path) for key in answering.extra_keys}
+    if answering.reasoned and (ending := "{thoughts}\n" + final_line("{answer}")) not in fields["text_example"]:
+        raise ConfigError(f"{path}: 'text_example' must hold {ending!r}, the form that an answer shall have")
+    example = answering.example(asking)
+    words = (fields["positive"], fields["negative"])
+    rows = _examples(content.get("examples") or [], example._fields[:-1], "answer", words, path)
+    return {**extra, "examples": tuple(example(*row) for row in rows)}
+
+
 def _examples(
-    content: Any, captions: tuple[str, ...], key: str, words: tuple[str, str], path: Path
+    content: Any, texts: tuple[str, ...], key: str, words: tuple[str, str], path: Path
 ) -> tuple[tuple[str, ...], ...]:
-    """Returns the examples: the captions, which stand under those names, and then one of the two words, under `key`."""
+    """Returns the examples: the texts that stand under those names, and then one of the two words, under `key`."""
     if not isinstance(content, list):
-        raise ConfigError(f"{path}: 'examples' must be a list of {', '.join(captions)} and {key}")
+        raise ConfigError(f"{path}: 'examples' must be a list of {', '.join(texts)} and {key}")
     found: list[tuple[str, ...]] = []
     for number, item in enumerate(content, start=1):  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
-        if not isinstance(item, Mapping) or set(item) != {*captions, key}:  # pyright: ignore[reportUnknownArgumentType]
-            listed = ", ".join(f"'{name}'" for name in captions)
+        if not isinstance(item, Mapping) or set(item) != {*texts, key}:  # pyright: ignore[reportUnknownArgumentType]
+            listed = ", ".join(f"'{name}'" for name in texts)
             raise ConfigError(f"{path}: example {number} must have the keys {listed} and '{key}' and no other")
         word = str(item[key])  # pyright: ignore[reportUnknownArgumentType]
         if word not in words:
             raise ConfigError(
                 f"{path}: the {key} of example {number} is {word!r}, neither {words[0]!r} nor {words[1]!r}"
             )
-        found.append((*(str(item[name]) for name in captions), word))  # pyright: ignore[reportUnknownArgumentType]
+        found.append((*(str(item[name]) for name in texts), word))  # pyright: ignore[reportUnknownArgumentType]
     return tuple(found)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, cast
 
 from llm_annotator import wire
+from llm_annotator.parts import PARTS_MODES, PartsMode
 from llm_annotator.store.records import AnnotationRecord, ComparisonRecord, StoredComparison, StoredLabel
 from llm_annotator.types import Comparison, Judgement, LabelUpdate, News, Subject
 
@@ -37,18 +38,44 @@ class PairExample(NamedTuple):
     answer: str
 
 
+class ReasonedExample(NamedTuple):
+    """As `Example`, with the thoughts that lead to the answer."""
+
+    caption: str
+    thoughts: str
+    answer: str
+
+
+class ReasonedPairExample(NamedTuple):
+    """As `PairExample`, with the thoughts that lead to the answer."""
+
+    first: str
+    second: str
+    thoughts: str
+    answer: str
+
+
+AnyExample = Example | PairExample | ReasonedExample | ReasonedPairExample
+
+
 class Question(Protocol):
     """What is asked about a subject.
 
+    parts_modes: how subjects may be taken apart and asked about by parts (`LabelerSpec.parts`).
     placeholders: what stands for the captions of a subject in a prompt, in their order; also the keys of an example.
+    example, reasoned_example: what worked examples are, without and with thoughts.
     default_prompt: the packaged prompt that asks this, None if the goal says which one.
+    reasoned_prompt: the packaged prompt that asks this and lets the model think.
     content_free: subjects that say nothing, by which a labeler is calibrated.
     """
 
     name: QuestionName
+    parts_modes: tuple[PartsMode, ...]
     placeholders: tuple[str, ...]
     example: type[Example] | type[PairExample]
+    reasoned_example: type[ReasonedExample] | type[ReasonedPairExample]
     default_prompt: str | None
+    reasoned_prompt: str
     content_free: tuple[Subject, ...]
 
     def captions(self, subject: object) -> tuple[bytes, ...]:
@@ -99,6 +126,14 @@ class Question(Protocol):
         """Returns what changed after `change`, oldest first."""
         ...
 
+    def standing(self, store: "Store", labeler_id: str) -> Sequence[StoredLabel | StoredComparison]:
+        """Returns what a run has to know from the start, beside the answers about what it asks."""
+        ...
+
+    def concerns_all(self, news: News) -> bool:
+        """Returns whether news concern every run, whatever it has asked about."""
+        ...
+
     def news(self, stored: Any) -> News:
         """Returns what is in force as news for a run."""
         ...
@@ -112,9 +147,12 @@ class LabelQuestion:
     """Is this caption helpful? Subjects are captions."""
 
     name: QuestionName = "label"
+    parts_modes: tuple[PartsMode, ...] = PARTS_MODES
     placeholders: tuple[str, ...] = ("caption",)
     example: type[Example] | type[PairExample] = Example
+    reasoned_example: type[ReasonedExample] | type[ReasonedPairExample] = ReasonedExample
     default_prompt: str | None = None
+    reasoned_prompt: str = "reason"
     content_free: tuple[Subject, ...] = CONTENT_FREE_CAPTIONS
 
     def captions(self, subject: object) -> tuple[bytes, ...]:
@@ -156,15 +194,17 @@ class LabelQuestion:
         """Returns the labels that changed."""
         return store.labels_since(labeler_id, change, limit=limit)
 
+    def standing(self, store: "Store", labeler_id: str) -> Sequence[StoredLabel]:
+        """Returns nothing: a run asks about each of its captions, and what a person said of one is the answer."""
+        return []
+
+    def concerns_all(self, news: News) -> bool:
+        """Returns False."""
+        return False
+
     def news(self, stored: StoredLabel) -> News:
         """Returns a stored label as news."""
-        return LabelUpdate(
-            caption=stored.caption,
-            status=stored.status,
-            helpful=stored.helpful,
-            p_helpful=stored.p_helpful,
-            source=stored.source,
-        )
+        return _label_news(stored)
 
     def record(self, subject_id: int, judgement: Judgement, **answer: Any) -> AnnotationRecord:
         """Returns the annotation of a caption."""
@@ -177,9 +217,12 @@ class PreferenceQuestion:
     """Which of two captions tells of more progress? Subjects are ordered pairs of captions."""
 
     name: QuestionName = "preference"
+    parts_modes: tuple[PartsMode, ...] = ("none",)
     placeholders: tuple[str, ...] = ("first", "second")
     example: type[Example] | type[PairExample] = PairExample
+    reasoned_example: type[ReasonedExample] | type[ReasonedPairExample] = ReasonedPairExample
     default_prompt: str | None = "compare"
+    reasoned_prompt: str = "reason-compare"
     content_free: tuple[Subject, ...] = tuple((caption, caption) for caption in CONTENT_FREE_CAPTIONS)
     """What such a pair scores is the model's liking for a place."""
 
@@ -212,13 +255,13 @@ class PreferenceQuestion:
         pair = tuple(cast("list[object]", value)) if isinstance(value, list) else value
         return cast("tuple[bytes, bytes]", self.captions(pair))
 
-    def to_row(self, news: Comparison) -> list[Any]:
-        """Returns a comparison as a row."""
-        return wire.comparison_to_row(news)
+    def to_row(self, news: Comparison | LabelUpdate) -> list[Any]:
+        """Returns a comparison, or what a person said of a caption, as a row."""
+        return wire.label_to_row(news) if isinstance(news, LabelUpdate) else wire.comparison_to_row(news)
 
     def from_row(self, row: Sequence[Any]) -> News:
-        """Returns the comparison that a row holds."""
-        return wire.comparison_from_row(row)
+        """Returns the comparison that a row holds, or what a person said of a caption."""
+        return wire.label_from_row(row) if isinstance(row[0], bytes) else wire.comparison_from_row(row)
 
     def intern(self, store: "Store", subjects: Sequence[tuple[bytes, bytes]]) -> Sequence[SubjectId]:
         """Returns the ids of both captions of each pair."""
@@ -231,12 +274,26 @@ class PreferenceQuestion:
         """Returns the answer in force about each ordered pair."""
         return store.comparisons_of(labeler_id, ids)
 
-    def stored_since(self, store: "Store", labeler_id: str, change: int, *, limit: int) -> Sequence[StoredComparison]:
-        """Returns the comparisons that changed."""
-        return store.comparisons_since(labeler_id, change, limit=limit)
+    def stored_since(
+        self, store: "Store", labeler_id: str, change: int, *, limit: int
+    ) -> Sequence[StoredComparison | StoredLabel]:
+        """Returns the comparisons that changed, and what people said of captions: that is, which they muted."""
+        comparisons = store.comparisons_since(labeler_id, change, limit=limit)
+        said = store.labels_since(labeler_id, change, limit=limit)
+        return sorted([*comparisons, *said], key=lambda stored: stored.change)[:limit]
 
-    def news(self, stored: StoredComparison) -> News:
-        """Returns a stored comparison as news."""
+    def standing(self, store: "Store", labeler_id: str) -> Sequence[StoredLabel]:
+        """Returns what people said of captions, and took back: no run asks for that here."""
+        return store.labels_since(labeler_id, 0, limit=wire.MAX_UPDATES)
+
+    def concerns_all(self, news: News) -> bool:
+        """Returns whether it is what a person said of a caption."""
+        return isinstance(news, LabelUpdate)
+
+    def news(self, stored: StoredComparison | StoredLabel) -> News:
+        """Returns a stored comparison, or what a person said of a caption, as news."""
+        if isinstance(stored, StoredLabel):
+            return _label_news(stored)
         return Comparison(
             first=stored.first,
             second=stored.second,
@@ -255,6 +312,16 @@ class PreferenceQuestion:
             p_first=judgement.p_helpful,
             **answer,
         )
+
+
+def _label_news(stored: StoredLabel) -> LabelUpdate:
+    return LabelUpdate(
+        caption=stored.caption,
+        status=stored.status,
+        helpful=stored.helpful,
+        p_helpful=stored.p_helpful,
+        source=stored.source,
+    )
 
 
 QUESTIONS: dict[QuestionName, Question] = {"label": LabelQuestion(), "preference": PreferenceQuestion()}

@@ -6,7 +6,6 @@ cannot start. Logs, and whatever libraries print, go to standard error. SIGTERM 
 
 import argparse
 import asyncio
-import errno
 import fcntl
 import json
 import logging
@@ -16,21 +15,29 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from llm_annotator.backends import create_backend
 from llm_annotator.children import Report
 from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
-from llm_annotator.errors import AnnotatorError, ConfigError, PortInUse, ServiceError, StoreError
+from llm_annotator.errors import AnnotatorError, ConfigError, ServiceError, StoreError
+from llm_annotator.listening import listen, serve_app
 from llm_annotator.secret import clean_secret
+from llm_annotator.settings import check_settings
 from llm_annotator.store.writer import Store
+
+if TYPE_CHECKING:
+    from llm_annotator.annotator import Annotator
 
 _log = logging.getLogger(__name__)
 
 EXIT_FAILED = 1
+
+TELL_EVERY_S = 30.0
+"""How often the log says how the asking goes."""
 
 PARENT_CHECK_S = 0.5
 """How often a supervised service looks whether the process that started it is still there."""
@@ -48,7 +55,7 @@ def serve(
     *,
     on_ready: Callable[[str], None] | None = None,
 ) -> None:
-    """Serves an annotator until SIGTERM or SIGINT.
+    """Serves an annotator, and pages about its store, until SIGTERM or SIGINT.
 
     port: 0 takes a free one.
     token_env: environment variable that holds the token, default `config.token_env`. An address that other machines
@@ -60,7 +67,7 @@ def serve(
         StoreError: the store cannot be used; the class and the message say why.
         ConfigError: a backend that does not exist or cannot be set up.
     """
-    from llm_annotator.app import is_loopback
+    from llm_annotator.access import is_loopback
 
     variable = token_env or config.token_env
     token = clean_secret(os.environ.get(variable), f"the token in the environment variable {variable}")
@@ -69,28 +76,8 @@ def serve(
             f"{host} can be reached from other machines: set a token in the environment variable {variable}, or serve "
             "on 127.0.0.1"
         )
-    with _listen(host, port) as listener:
-        _serve(store, listener, config, token=token, on_ready=on_ready)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    try:
-        family, kind, proto, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise ServiceError(f"{host} is no address of this machine: {error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            raise PortInUse(
-                f"another process listens on {host}:{port}: end it, or choose another port (0 takes a free one)"
-            ) from error
-        raise ServiceError(f"cannot listen on {host}:{port}: {error.strerror}") from error
-    return listener
+    with listen(host, port) as listener:
+        _serve(store, listener, config, token=token, on_ready=on_ready, pages=True)
 
 
 def _serve(
@@ -100,11 +87,12 @@ def _serve(
     *,
     token: str | None,
     on_ready: Callable[[str], None] | None,
+    pages: bool = False,
 ) -> None:
-    create_backend(config.backend)  # what cannot work at all is said now; the annotator makes its own when it opens it
+    check_settings(config)  # what cannot work at all is said now
     with _exclusive(path):
         store = Store(path)
-        asyncio.run(_run(store, listener, config, token=token, on_ready=on_ready))
+        asyncio.run(_run(store, listener, config, token=token, on_ready=on_ready, pages=pages))
 
 
 @contextmanager
@@ -136,44 +124,42 @@ async def _run(
     *,
     token: str | None,
     on_ready: Callable[[str], None] | None,
+    pages: bool = False,
 ) -> None:
-    import uvicorn
-
+    from llm_annotator.access import is_loopback
     from llm_annotator.annotator import Annotator
-    from llm_annotator.app import build_app, is_loopback
+    from llm_annotator.app import build_app
 
-    host, port = listener.getsockname()[:2]
     redact = _redactor(config, token)
-    annotator = Annotator(store, config, lambda: create_backend(config.backend), redact=redact)
-    app = build_app(annotator, token=token, loopback_only=is_loopback(host))
-    settings = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        log_level="warning",
-        access_log=False,
-        timeout_graceful_shutdown=3,
-        server_header=False,
+    annotator = Annotator(store, config, create_backend, redact=redact)
+    app = build_app(
+        annotator,
+        token=token,
+        loopback_only=is_loopback(listener.getsockname()[0]),
+        pages=store.path if pages else None,
     )
+    async with annotator.running(), _telling(annotator):
+        await serve_app(app, listener, on_ready=on_ready, on_stop=annotator.stop_waiting)
 
-    class Server(uvicorn.Server):
-        @contextmanager
-        def capture_signals(self) -> Generator[None]:
-            yield  # uvicorn would end this process by the signal itself; ours ends in order, below
 
-    server = Server(settings)
+@asynccontextmanager
+async def _telling(annotator: "Annotator") -> AsyncGenerator[None]:
+    """Writes a line to the log now and then, if there is something new to say."""
 
-    def stop() -> None:
-        annotator.stop_waiting()
-        server.should_exit = True
+    async def tell() -> None:
+        said = ""
+        while True:
+            await asyncio.sleep(TELL_EVERY_S)
+            line = annotator.line
+            if line and line != said:
+                _log.info("%s", line)
+            said = line
 
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop)
-    async with annotator.running():
-        if on_ready is not None:
-            on_ready(f"http://{f'[{host}]' if ':' in host else host}:{port}")
-        await server.serve(sockets=[listener])
+    task = asyncio.create_task(tell())
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def _redactor(config: AnnotatorConfig, token: str | None) -> Callable[[str], str]:
@@ -197,7 +183,9 @@ def config_from_json(text: str) -> AnnotatorConfig:
     """
     try:
         fields: dict[str, Any] = json.loads(text)
-        backend = BackendConfig(**fields.pop("backend", {}))
+        backend_fields = dict(fields.pop("backend", {}))
+        endpoints = tuple(backend_fields.pop("endpoints", ()))  # JSON has lists alone
+        backend = BackendConfig(**backend_fields, endpoints=endpoints)
         labeler = LabelerConfig(**fields.pop("labeler", {}))
         engine = EngineConfig(**fields.pop("engine", {}))
         return AnnotatorConfig(backend=backend, labeler=labeler, engine=engine, **fields)

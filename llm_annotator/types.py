@@ -32,9 +32,11 @@ class Request:
     messages: system turn, worked examples as user/assistant turns, the question as the last user turn.
     text_prefix, text_suffix: the same as plain text for completion APIs; the prefix does not depend on the
         captions, so servers can cache it.
-    choices: the words whose log-probabilities at the first answer token are wanted, in the labeler's order
-        (positive word first). Empty if the answer is free text.
+    choices: the two answer words, in the labeler's order (positive word first). Empty if the answer is free text.
     max_tokens: upper bound of the answer, in tokens.
+    reasoned: False: the answer is one of the words at once, and the log-probabilities of its first token are wanted.
+        True: the model writes down its thoughts, and one of the words in the final field (`forms`).
+    stop: what ends an answer to the plain text, beside the model's own end: the start of a next example.
     """
 
     captions: tuple[bytes, ...]
@@ -43,6 +45,8 @@ class Request:
     text_suffix: str
     choices: tuple[str, ...]
     max_tokens: int
+    reasoned: bool = False
+    stop: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,21 +55,25 @@ class Completion:
 
     sent_prefix, sent_suffix: exactly what was sent (plain text, or the chat messages as JSON); their
         concatenation is the whole prompt. The prefix is what all captions of a labeler share.
-    text: the raw answer.
+    text: the raw answer; what a server gives apart as the model's thinking stands before it, in <think> tags.
     logprobs: natural log-probability of each alternative for the first answer token, by token text exactly as
         the server wrote it (leading space kept); None if the server gives none.
     tokens_in, tokens_out: as the server counted them, None if it does not say.
     latency_s: seconds from sending the request to the whole answer.
+    constraint: the means by which the server bound the answer to the form asked for, empty if it did not.
+    cut: the answer ended because `max_tokens` was reached.
     """
 
     sent_prefix: str
     sent_suffix: str
     text: str
-    logprobs: Mapping[str, float] | None
     model: str
-    tokens_in: int | None
-    tokens_out: int | None
     latency_s: float
+    logprobs: Mapping[str, float] | None = None
+    tokens_in: int | None = None
+    tokens_out: int | None = None
+    constraint: str = ""
+    cut: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +84,8 @@ class Judgement:
     score: log P(positive word) - log P(negative word) after calibration, in nats; None without log-probabilities.
     p_helpful: probability in [0, 1] that goes with `score` (its logistic), None likewise.
     detail: why there is no label, in words; empty when there is one.
+    read_from: what the answer was read from: "log-probabilities", "constrained output (MEANS)" or "parsing"; empty if
+        there was none.
     """
 
     status: LabelStatus
@@ -83,6 +93,7 @@ class Judgement:
     p_helpful: float | None
     score: float | None
     detail: str = ""
+    read_from: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +101,8 @@ class LabelUpdate:
     """News about one caption, as `AnnotatorClient.poll` returns it.
 
     source: "llm", or "human" where a person overruled the LLM.
+    muted: a person wants this caption to earn nothing, whatever the reward model, and to be learned from by none.
+        Such an update is one about a label, too: unhelpful.
     """
 
     caption: bytes
@@ -97,6 +110,7 @@ class LabelUpdate:
     helpful: bool | None
     p_helpful: float | None
     source: Literal["llm", "human"] = "llm"
+    muted: bool = False
 
     @property
     def subject(self) -> bytes:
@@ -141,6 +155,30 @@ class Occurrence:
     last_step: int
     reward_sum: float
     episode_count: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampledTransition:
+    """One moment in which a caption was said, with some steps before and after it, for people to look at.
+
+    env_step: of the step that said it, summed over environments.
+    slot: its place, from 0, among the moments kept of that caption in that run; it replaces the one that has it.
+    frames: what `llm_annotator.moments.pack_moment` returns.
+    """
+
+    caption: bytes
+    env_step: int
+    slot: int
+    frames: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaptionScore:
+    """What the reward model of one run made of a caption at `env_step`."""
+
+    caption: bytes
+    env_step: int
+    score: float
 
 
 Subject = bytes | tuple[bytes, bytes]

@@ -25,13 +25,14 @@ from llm_annotator import (
     Occurrence,
     ServiceProcess,
     Subject,
-    create_backend,
+    check_settings,
     resolve_labeler,
 )
 from llm_annotator import ConfigError as AnnotatorConfigError
 from oni.asking import make_asking
 from oni.captions import CaptionTable
 from oni.config import TrainConfig
+from oni.draining import drain
 from oni.errors import ConfigError, OniError
 from oni.rewards import Needs, RewardModel
 from oni.rundir import RunDir
@@ -75,7 +76,7 @@ def check_annotator(config: TrainConfig, needs: Needs) -> LabelerSpec:
     """
     try:
         if config.annotator.url is None:
-            create_backend(config.annotator.backend)
+            check_settings(config.annotator)
         return resolve_labeler(config.annotator.labeler, question=_QUESTIONS[needs])
     except AnnotatorConfigError as error:
         raise ConfigError(str(error)) from error
@@ -92,6 +93,7 @@ class AnnotationSession:
         self._stack = ExitStack()
         self._service: ServiceProcess | None = None
         self._dirty: set[int] = set()
+        self._answering = ""  # id of the labeler that answers
         self._awaits_answers = False
         self._stalled = False
         self._recorded_at = time.monotonic()
@@ -145,6 +147,11 @@ class AnnotationSession:
             if not service.running:
                 return replace(health, connected=False, message=f"the annotator restarts: {service.last_exit}")
         return health
+
+    @property
+    def recorder(self) -> AnnotatorClient:
+        """Takes what is sampled for people to look at."""
+        return self._client
 
     def submit(self, subjects: Sequence[Subject]) -> None:
         """Asks about these, the last one first."""
@@ -206,7 +213,7 @@ class AnnotationSession:
                 fewest, answered_at = left, looked_at
             if stop():
                 return False
-            if looked_at - answered_at >= stall_s or self._given_up:
+            if looked_at - answered_at >= stall_s or self._given_up or self._client.health.service.exhausted:
                 self._stalled = True
                 _log.warning(
                     "No answer for %.0f s about %d captions: updates no longer wait for their labels, so the same seed "
@@ -229,24 +236,43 @@ class AnnotationSession:
             seen: ids that came up since the last call.
         """
         self._dirty.update(int(i) for i in seen)
+        self._ask_another_labeler(captions)
         self.submit(self._asking.now_and_then(captions, queued=self.health.queued))
         now = time.monotonic()
         if now - self._recorded_at > max(RECORD_EVERY_S, len(self._dirty) / RECORDED_PER_S):
             self._recorded_at = now
             self._record(captions)
 
+    def _ask_another_labeler(self, captions: CaptionTable) -> None:
+        """Asks about everything once more if a shared annotator was started again with another model."""
+        labeler = self._client.health.labeler
+        if not labeler or labeler == self._answering:
+            return
+        if self._answering:
+            self.submit(self._asking.begin(captions))
+        self._answering = labeler
+
     def _record(self, captions: CaptionTable) -> None:
         self._client.record([_occurrence(captions, i) for i in sorted(self._dirty)])
         self._dirty.clear()
 
-    def finish(self, captions: CaptionTable, *, take: Callable[[list[News]], Any]) -> None:
+    def finish(
+        self,
+        captions: CaptionTable,
+        *,
+        take: Callable[[list[News]], Any],
+        stop: Callable[[], object] = _never,
+        say: Callable[[str], None] = _log.info,
+    ) -> None:
         """Waits up to `annotator.drain_s` for labels still under way, and until the last totals are stored.
 
         Args:
             take: gets the answers that came in.
+            stop: a true value ends the waiting for labels at once; a run that was stopped does not begin it.
+            say: gets what the user should read.
         """
         if self._config.annotator.drain_s > 0:
-            self._client.drain(self._config.annotator.drain_s)
+            drain(self._client, self._config.annotator.drain_s, stop=stop, say=say)
         take(self.poll())
         self._record(captions)
         self._client.flush(_FLUSH_S)

@@ -7,7 +7,6 @@ only codes never seen before go to the host to be described.
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, UInt8, UInt32
@@ -98,6 +97,8 @@ class CaptionTable:
     Arrays over caption ids have length `capacity`, a power of two that doubles as needed.
 
     helpful: label, -1 where there is none. p_helpful: probability that goes with it, NaN where there is none.
+    by_hand: whether a person gave the label. muted: whether a person wants it to earn nothing, and no reward model to
+    learn from it; its label is unhelpful meanwhile.
     failed: whether the last answer about it was no label. count, episode_count, reward_sum, first_step, last_step:
     totals of this run. recent: episodes that it came up in, where those of long ago count less.
     """
@@ -107,6 +108,7 @@ class CaptionTable:
         self.texts: list[bytes] = [b""]
         self._id_by_text: dict[bytes, int] = {b"": EMPTY_ID}
         self._id_by_event: dict[bytes, int] = {}
+        self._muted_unseen: set[bytes] = set()  # what a person muted before it came up in this run
         self._allocate(_MIN_CAPACITY)
         self.index = self._build_index()
 
@@ -123,6 +125,8 @@ class CaptionTable:
         self.helpful = np.full(capacity, -1, np.int8)
         self.p_helpful = np.full(capacity, np.nan, np.float32)
         self.failed = np.zeros(capacity, bool)
+        self.by_hand = np.zeros(capacity, bool)
+        self.muted = np.zeros(capacity, bool)
         self.count = np.zeros(capacity, np.int64)
         self.episode_count = np.zeros(capacity, np.int64)
         self.reward_sum = np.zeros(capacity, np.float64)
@@ -131,7 +135,7 @@ class CaptionTable:
         self.recent = np.zeros(capacity, np.float32)
 
     def _arrays(self) -> dict[str, np.ndarray]:
-        names = "helpful p_helpful failed count episode_count reward_sum first_step last_step".split()  # noqa: SIM905
+        names = "helpful p_helpful failed by_hand muted count episode_count reward_sum first_step last_step".split()  # noqa: SIM905
         return {name: getattr(self, name) for name in names}
 
     def _grow(self, size: int) -> None:
@@ -150,6 +154,7 @@ class CaptionTable:
             self._grow(caption_id + 1)
             self.texts.append(text)
             self._id_by_text[text] = caption_id
+            self.muted[caption_id] = text in self._muted_unseen
         return caption_id
 
     def id_of(self, text: bytes) -> int | None:
@@ -191,24 +196,37 @@ class CaptionTable:
         changed: list[int] = []
         for update in updates:
             caption_id = self._id_by_text.get(update.caption)
-            if caption_id is None or caption_id == EMPTY_ID:
+            if caption_id is None:
+                (self._muted_unseen.add if update.muted else self._muted_unseen.discard)(update.caption)
+                continue
+            if caption_id == EMPTY_ID:
                 continue
             labelled = update.status is LabelStatus.LABELLED and update.helpful is not None
             self.failed[caption_id] = not labelled
             helpful = int(bool(update.helpful)) if labelled else -1
             human = update.source == "human"  # who is certain: a probability would be that of the LLM overruled
             probability = np.nan if update.p_helpful is None or human or not labelled else update.p_helpful
-            if labelled or human:
-                before = self.helpful[caption_id], self.p_helpful[caption_id].tobytes()
+            before = self._label(caption_id)
+            self.muted[caption_id] = update.muted
+            # what a person took back is gone, but no answer takes a label of the LLM away
+            if labelled or human or self.by_hand[caption_id]:
                 self.helpful[caption_id], self.p_helpful[caption_id] = helpful, probability
-                # after a resume the annotator says again what it said before, which is no reason to learn it again
-                if before != (helpful, self.p_helpful[caption_id].tobytes()):  # as bytes, NaN is like NaN
-                    changed.append(caption_id)
+                self.by_hand[caption_id] = human
+            # after a resume the annotator says again what it said before, which is no reason to learn it again
+            if before != self._label(caption_id):
+                changed.append(caption_id)
         return changed
+
+    def _label(self, caption_id: int) -> tuple[int, bytes, bool]:
+        """Returns what is known of one caption's worth, comparable: as bytes, NaN is like NaN."""
+        return int(self.helpful[caption_id]), self.p_helpful[caption_id].tobytes(), bool(self.muted[caption_id])
 
     def forget_labels(self) -> None:
         """Takes every label back."""
-        self.helpful[:], self.p_helpful[:], self.failed[:] = -1, np.nan, False
+        self.helpful[:], self.p_helpful[:] = -1, np.nan
+        for flags in (self.failed, self.by_hand, self.muted):
+            flags[:] = False
+        self._muted_unseen.clear()
 
     @property
     def known(self) -> np.ndarray:
@@ -271,11 +289,10 @@ class CaptionTable:
         table._id_by_text = {text: i for i, text in enumerate(table.texts)}
         table._id_by_event = {bytes.fromhex(code): caption_id for code, caption_id in state["events"]}
         for name, array in table._arrays().items():
+            if name not in state:  # the checkpoint is of before there was such a thing
+                continue
             values = [np.nan if value is None else value for value in state[name]]
             array[: len(values)] = values
         table.recent[:] = table.episode_count
         table.index = table._build_index()
         return table
-
-
-jit_lookup = jax.jit(lookup)

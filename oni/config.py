@@ -226,6 +226,24 @@ GUARDS_WITH_LIMIT = ("clip", "gate")
 
 
 @dataclass(frozen=True)
+class SamplingConfig:
+    """What a run with an annotator keeps for people to look at: moments in which captions were said, and scores."""
+
+    moments: Annotated[int, Ge(0), Le(16)] = 4
+    """Moments kept of each caption, spread over the run; 0 keeps none."""
+    before: Annotated[int, Ge(0), Le(64)] = 8
+    """Steps of a moment before the one that said the caption; fewer at the start of an episode or a rollout."""
+    after: Annotated[int, Ge(0), Le(64)] = 4
+    """Steps after it; fewer at their end."""
+    per_s: Positive = 4.0
+    """Moments taken a second, at most on average."""
+    max_mb: Positive = 200.0
+    """Megabytes that the moments of a run take in the store, about."""
+    scores_every_s: Positive = 30.0
+    """Seconds between two reports of the scores that changed."""
+
+
+@dataclass(frozen=True)
 class CheckpointConfig:
     """When the run is saved."""
 
@@ -255,11 +273,14 @@ class TrainConfig:
     """All randomness of games and learning comes from it; when labels arrive does not."""
     total_env_steps: PositiveInt = 4_000_000
     """Steps summed over all games."""
+    devices: PositiveInt | Literal["auto"] = "auto"
+    """GPUs or TPUs that share games and learning; `auto` for all of this machine. Must divide env.num_envs."""
     env: EnvConfig = EnvConfig()
     network: NetworkConfig = NetworkConfig()
     ppo: PPOConfig = PPOConfig()
     reward: RewardConfig = RewardConfig()
     annotator: AnnotatorConfig = AnnotatorConfig()
+    sampling: SamplingConfig = SamplingConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     log: LogConfig = LogConfig()
 

@@ -68,6 +68,7 @@ class _Step(NamedTuple):
     success: Array
     extrinsic_return: Array
     length: Array
+    stats: Array
 
 
 Choose = Callable[[Array, Array], Array]
@@ -111,11 +112,13 @@ def play(
 ) -> Episodes:
     """Plays `num_episodes`, the same number in every game (rounded up), so that short ones do not count more."""
     step = make_step(env, network, choose)
+    names = env.spec.episode_stats
 
     def body(params: Any, actor: ActorState, key: Array) -> tuple[ActorState, _Step]:
         actor, (_, timestep) = step(params, actor, key)
         ended = timestep.terminated | timestep.truncated
-        return actor, _Step(ended, timestep.info["success"], actor.episode_return, actor.episode_length)
+        stats = timestep.info["stats"] if names else jnp.zeros((env.num_envs, 0))
+        return actor, _Step(ended, timestep.info["success"], actor.episode_return, actor.episode_length, stats)
 
     @jax.jit
     def chunk(params: Any, actor: ActorState, key: Array) -> tuple[ActorState, _Step]:
@@ -125,20 +128,19 @@ def play(
     actor = jax.jit(lambda key: start(env, network, key))(start_key)
     per_game = -(-num_episodes // env.num_envs)
     done = np.zeros(env.num_envs, int)
-    rows: list[tuple[bool, float, int]] = []
+    rows: list[tuple[bool, float, int, np.ndarray]] = []
     for number in _count():
         actor, steps = chunk(params, actor, jax.random.fold_in(play_key, number))
         host: _Step = jax.device_get(steps)
         for t, game in np.argwhere(host.ended):
             if done[game] < per_game:
                 done[game] += 1
-                rows.append(
-                    (bool(host.success[t, game]), float(host.extrinsic_return[t, game]), int(host.length[t, game]))
-                )
+                success, paid, length, stats = (leaf[t, game] for leaf in host[1:])
+                rows.append((bool(success), float(paid), int(length), np.asarray(stats)))
         if (done >= per_game).all():
             break
-    success, returns, length = zip(*rows, strict=True)
-    return Episodes(np.array(success), np.array(returns), np.array(length))
+    success, returns, length, stats = map(np.array, zip(*rows, strict=True))
+    return Episodes(success, returns, length, {name: stats[:, i] for i, name in enumerate(names)})
 
 
 def _count() -> Iterator[int]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
+from llm_annotator.mailbox import ClientHealth
 from oni.errors import OniError
 
 log = logging.getLogger(__name__)
@@ -18,6 +19,7 @@ METRICS: Mapping[str, str] = {
     "env_step": "steps so far, over all games",
     "wall_s": "seconds since this process began to train",
     "steps_per_s": "env steps a second since the last line",
+    "devices": "devices that share games and learning",
     "success": "share of episodes that succeeded, over those that ended in the last two step limits",
     "return/extrinsic": "mean sum of the game's rewards over the same episodes",
     "episode/length": "mean length of the same episodes, in steps",
@@ -27,6 +29,8 @@ METRICS: Mapping[str, str] = {
     "episode/experience_level": "mean experience level at their end (NetHack)",
     "episode/gold": "mean gold carried at their end (NetHack)",
     "episode/turns": "mean turns on the game's own clock (NetHack)",
+    "episode/achievements": "mean number of achievements of the same episodes (Craftax)",
+    "episode/achievement/...": "share of the same episodes with that achievement, each on its own (Craftax)",
     "env/workers_replaced": "worker processes of games that died and were replaced, in this process of training",
     "reward/extrinsic": "mean extrinsic part of a step's reward, after its coefficient",
     "reward/intrinsic": "mean intrinsic part of a step's reward, after coefficient, episodic count and guard",
@@ -57,6 +61,20 @@ METRICS: Mapping[str, str] = {
     "annotator/unparsed": "captions of this run whose answer could not be read",
     "annotator/dropped": "captions that fell out of a full queue (they are offered again)",
     "annotator/labels_per_s": "labels a second, lately",
+    "annotator/in_flight": "questions under way for this run's labeler",
+    "annotator/requests": "requests to the LLM since the annotator started, of this run's labeler",
+    "annotator/failures": "of those, requests that failed (most are tried again)",
+    "annotator/tokens_in": "tokens of prompts since the annotator started, of this run's labeler",
+    "annotator/tokens_out": "tokens of answers, likewise",
+    "annotator/cost": "what they cost by annotator.backend.price_in and price_out, null without prices",
+    "annotator/saved_by_cache": "captions that had a label in the store when they were offered, so that none was asked",
+    "annotator/saved_by_parts": "questions that asking by parts saved (annotator.labeler.parts)",
+    "annotator/oldest_s": "for how long the caption offered first, by any run, has been without an answer",
+    "annotator/wait_s": "median time from the offer of a caption to its answer, of the last 256",
+    "annotator/concurrency": "requests that may be in flight at once now, over all servers",
+    "annotator/endpoints_up": "servers of the LLM that answer",
+    "annotator/budget_left": "smallest share that is left of a budget, null without one",
+    "annotator/records_dropped": "moments and scores for `oni inspect` that the annotator never got, while it was away",
     "loss/policy": "clipped surrogate loss of PPO",
     "loss/value": "half the mean squared error of the value",
     "loss/entropy": "entropy of the policy, in nats",
@@ -68,6 +86,33 @@ METRICS: Mapping[str, str] = {
 
 EPISODE_STAT = "episode/"
 """Begins the names of figures of an episode."""
+
+
+def annotator_metrics(health: ClientHealth) -> dict[str, float | int | None]:
+    """Returns the figures of the annotator, `annotator/...`."""
+    service = health.service
+    return {
+        "annotator/connected": int(health.connected),
+        "annotator/queued": health.queued,
+        "annotator/in_flight": health.in_flight,
+        "annotator/failed": health.failed,
+        "annotator/unparsed": health.unparsed,
+        "annotator/dropped": health.dropped,
+        "annotator/labels_per_s": health.labels_per_s,
+        "annotator/requests": health.requests,
+        "annotator/failures": service.failures,
+        "annotator/tokens_in": service.tokens_in,
+        "annotator/tokens_out": service.tokens_out,
+        "annotator/cost": service.cost,
+        "annotator/saved_by_cache": service.saved_by_cache,
+        "annotator/saved_by_parts": service.saved_by_parts,
+        "annotator/oldest_s": service.oldest_s,
+        "annotator/wait_s": service.wait_s,
+        "annotator/concurrency": service.concurrency,
+        "annotator/endpoints_up": service.endpoints_up,
+        "annotator/budget_left": service.budget_left,
+        "annotator/records_dropped": health.records_dropped,
+    }
 
 
 class EpisodeTotals(NamedTuple):

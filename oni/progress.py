@@ -49,12 +49,28 @@ def number(value: float | int | None, digits: int = 3) -> str:
 
 
 def episode_stats(metrics: Mapping[str, Any]) -> dict[str, str]:
-    """Returns the figures of an episode that only some environments have, formatted, by name."""
-    return {
-        name.removeprefix(EPISODE_STAT).replace("_", " "): number(value, 2)
-        for name, value in metrics.items()
-        if name.startswith(EPISODE_STAT) and name != "episode/length"
-    }
+    """Returns the figures of an episode that only some environments have, formatted, by name.
+
+    Those of which there are many of a kind (`achievement/...`) are left to `leading`.
+    """
+    named = {name.removeprefix(EPISODE_STAT): value for name, value in metrics.items() if name.startswith(EPISODE_STAT)}
+    few = {name: value for name, value in named.items() if name != "length" and "/" not in name}
+    return {name.replace("_", " "): number(value, 2) for name, value in few.items()}
+
+
+def leading(metrics: Mapping[str, Any], limit: int) -> dict[str, str]:
+    """Returns by kind the highest of figures of which there are many (`achievement/...`), as one line of text each."""
+    kinds: dict[str, list[tuple[float, str]]] = {}
+    for name, value in metrics.items():
+        kind, slash, one = name.removeprefix(EPISODE_STAT).partition("/")
+        if name.startswith(EPISODE_STAT) and slash and value:
+            kinds.setdefault(kind, []).append((value, one.replace("_", " ")))
+    lines: dict[str, str] = {}
+    for kind, found in kinds.items():
+        best = sorted(found, reverse=True)
+        more = f", and {len(best) - limit} more" if len(best) > limit else ""
+        lines[kind] = ", ".join(f"{name} {number(value, 2)}" for value, name in best[:limit]) + more
+    return lines
 
 
 _ANNOTATION = {
@@ -71,6 +87,20 @@ def annotation_figures(metrics: Mapping[str, Any]) -> dict[str, str]:
     if "annotator/queued" not in metrics:
         return {}
     return {name: number(metrics[key], 2) for name, key in _ANNOTATION.items() if key in metrics}
+
+
+def trouble_figures(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Returns what tells how bad it is when something is wrong with the annotator, formatted, by name."""
+    if "annotator/queued" not in metrics:
+        return {}
+    figures = {
+        "failures": number(metrics.get("annotator/failures")),
+        "oldest": f"{metrics.get('annotator/oldest_s') or 0.0:.0f} s",
+        "servers up": number(metrics.get("annotator/endpoints_up")),
+    }
+    if metrics.get("annotator/budget_left") is not None:
+        figures["budget left"] = f"{metrics['annotator/budget_left']:.0%}"
+    return figures
 
 
 class PlainReporter:
@@ -90,13 +120,14 @@ class PlainReporter:
         if now - self._shown_at < PLAIN_EVERY_S:
             return
         self._shown_at = now
+        figures = annotation_figures(metrics) | (trouble_figures(metrics) if warning else {})
         speed = metrics.get("steps_per_s")
         stats = "".join(f"{name} {value}  " for name, value in list(episode_stats(metrics).items())[:PLAIN_STATS])
         self.say(
             f"step {number(metrics['env_step'])}/{self._total:,}  success {number(metrics.get('success'))}  "
             f"return {number(metrics.get('return/extrinsic'))}  "
             f"{stats}{'-' if speed is None else f'{speed / 1000:.1f}k'} steps/s  "
-            f"{' '.join(f'{name} {value}' for name, value in annotation_figures(metrics).items())}".rstrip()
+            f"{' '.join(f'{name} {value}' for name, value in figures.items())}".rstrip()
         )
 
     def say(self, text: str) -> None:

@@ -13,10 +13,11 @@ from envs.spec import EnvSpec
 from llm_annotator.types import Comparison, LabelUpdate, News
 from oni.captions import CaptionStats, CaptionTable
 from oni.config import TrainConfig
+from oni.devices import ROLLOUT, SAME, STEPS, Devices
 from oni.ppo.streams import reward_streams
 from oni.rewards import MixState, RewardModel, make_mix, make_reward_model, make_schedule
 from oni.rewards.factory import weights_of
-from oni.rewards.mixing import mix_figures
+from oni.rewards.mixing import mix_figures, mix_layout
 from oni.rewards.novelty import StepReward, make_step_reward
 from oni.types import MixedReward, Rollout
 
@@ -45,22 +46,29 @@ def _which(caption_id: Int[Array, "T B"], size: int) -> Bool[Array, " size"]:
 class Rewarding:
     """The reward model of a run, rewards of single steps if it has any, and how they are mixed."""
 
-    def __init__(self, config: TrainConfig, spec: EnvSpec) -> None:
+    def __init__(self, config: TrainConfig, spec: EnvSpec, devices: Devices) -> None:
         self.model: RewardModel = make_reward_model(config)
         self._config = config
         self._intrinsic_coef = make_schedule(config.reward, total_env_steps=config.total_env_steps)
         stream = reward_streams(config.ppo)[-1]  # of the intrinsic reward, or of all
-        self._mix = jax.jit(make_mix(config.reward, **stream._asdict()))
-        self._steps: StepReward | None = make_step_reward(weights_of(config.reward), config, spec)
+        across, layout = devices.across, mix_layout(config.reward)
+        self._mix = devices.jit(
+            make_mix(config.reward, **stream._asdict(), across=across),
+            takes=(layout, STEPS, STEPS, STEPS, SAME, SAME, STEPS),
+            gives=(layout, STEPS, SAME),
+        )
+        self._steps: StepReward | None = make_step_reward(weights_of(config.reward), config, spec, across=across)
         self._step_state: Any = ()
         if self._steps is not None:
-            self._step_state = jax.jit(self._steps.init, static_argnums=1)(
-                jax.random.fold_in(jax.random.key(config.seed), _STEP_KEY), config.env.num_envs
-            )
-            self._score_steps = jax.jit(self._steps.score)
-            self._learn_steps = jax.jit(self._steps.learn)
+            layout = self._steps.layout
+            key = jax.random.fold_in(jax.random.key(config.seed), _STEP_KEY)
+            state = jax.jit(self._steps.init, static_argnums=1)(key, config.env.num_envs)
+            self._step_state = devices.place(state, layout)
+            self._score_steps = devices.jit(self._steps.score, takes=(layout, ROLLOUT), gives=(layout, STEPS))
+            self._learn_steps = devices.jit(self._steps.learn, takes=(layout, ROLLOUT, SAME), gives=(layout, SAME))
         self._scores = np.zeros(0, np.float32)
         self._num_scored = 0
+        self._latest = np.zeros(0, np.float32)
 
     def close(self) -> None:
         """Ends what runs beside the trainer."""
@@ -131,15 +139,33 @@ class Rewarding:
         if self.model.moves:
             ids = np.flatnonzero(np.asarray(_which(caption_id, size)))
             scores = np.zeros(size, np.float32)
-            scores[ids] = self.model.score(captions, ids)
+            scores[ids] = self._worth(captions, ids)
+            self._keep(ids, scores)
             return scores
         if self._num_scored < len(captions) or size != len(self._scores):
             ids = np.arange(self._num_scored, len(captions))
             scores = np.zeros(size, np.float32)
             scores[: self._num_scored] = self._scores[: self._num_scored]
-            scores[ids] = self.model.score(captions, ids)
+            scores[ids] = self._worth(captions, ids)
+            self._keep(ids, scores)
             self._scores, self._num_scored = scores, len(captions)
         return self._scores
+
+    def _worth(self, captions: CaptionTable, ids: Int[np.ndarray, " N"]) -> Float[np.ndarray, " N"]:
+        """Returns the model's scores, and 0 for what a person has muted: whatever the kind of reward."""
+        return np.where(captions.muted[ids], np.float32(0.0), self.model.score(captions, ids))
+
+    def _keep(self, ids: Int[np.ndarray, " N"], scores: Float[np.ndarray, " capacity"]) -> None:
+        if len(self._latest) < len(scores):
+            grown = np.full(len(scores), np.nan, np.float32)
+            grown[: len(self._latest)] = self._latest
+            self._latest = grown
+        self._latest[ids] = scores[ids]
+
+    @property
+    def latest_scores(self) -> Float[np.ndarray, " capacity"]:
+        """What each caption was worth when it last came up, NaN where it has not come up since the start."""
+        return self._latest
 
     def arrays(self) -> Any:
         """Returns what a checkpoint must hold beside the device state of the trainer; () if nothing."""

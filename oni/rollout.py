@@ -7,15 +7,17 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, PRNGKeyArray
 
+from envs.types import TimeStep
 from envs.vector import VectorEnv, replace_rows
+from oni.devices import ALONE, Across
 from oni.networks import ActorCritic, act
 from oni.ppo.loss import categorical_log_prob
 from oni.types import ActorState, CoreState, Rollout
 
 
-def start(env: VectorEnv[Any], network: ActorCritic, key: PRNGKeyArray) -> ActorState:
+def start(env: VectorEnv[Any], network: ActorCritic, key: PRNGKeyArray, *, across: Across = ALONE) -> ActorState:
     """Starts an episode in every game."""
-    env_state, timestep = env.reset(key)
+    env_state, timestep = env.reset(key, first_row=across.number * env.num_envs)
     num_envs = env.num_envs
     return ActorState(
         env_state=env_state,
@@ -30,10 +32,13 @@ def start(env: VectorEnv[Any], network: ActorCritic, key: PRNGKeyArray) -> Actor
 Collect = Callable[[Any, ActorState, PRNGKeyArray], tuple[ActorState, Rollout, Array]]
 
 
-def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -> Collect:
+def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int, across: Across = ALONE) -> Collect:
     """Returns the pure function `(params, actor_state, key) -> (actor_state, rollout, event)`.
 
     event: `uint8[T, B, E]`, what each action caused.
+
+    Args:
+        env: the games of one device. across: all devices; together they play what one would play.
     """
 
     def values_where(mask: Array, params: Any, core_state: CoreState, obs: Any) -> Array:
@@ -43,11 +48,17 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
 
         return replace_rows(mask, jnp.zeros(mask.shape + network.value_shape), rows)
 
-    def step(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, tuple[Rollout, Array]]:
+    def ended_stats(timestep: TimeStep, ended: Array) -> Array:
+        if not env.spec.episode_stats:
+            return jnp.zeros((env.num_envs, 0))
+        return jnp.where(ended[:, None], timestep.info["stats"], 0.0)
+
+    def step(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, tuple[Rollout, Array], Array]:
         act_key, env_key = jax.random.split(key)
         core_state, logits, value = act(network, params, actor.core_state, actor.obs, actor.reset)
-        action = jax.random.categorical(act_key, logits)
-        env_state, timestep = env.step(env_key, actor.env_state, action)
+        action = across.categorical(act_key, logits)
+        first_row = across.number * env.num_envs
+        env_state, timestep = env.step(env_key, actor.env_state, action, first_row=first_row)
         last_obs = timestep.obs if timestep.final_obs is None else timestep.final_obs
         ended = timestep.terminated | timestep.truncated
         episode_return = actor.episode_return + timestep.reward
@@ -65,7 +76,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
             episode_return=episode_return,
             episode_length=episode_length,
             success=timestep.info["success"],
-            stats={},
+            stats=jnp.zeros(()),
             lost=jnp.zeros_like(timestep.truncated),
             initial_core_state=(),
             last_value=jnp.zeros(()),
@@ -79,13 +90,21 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int) -
             episode_return=jnp.where(ended, 0.0, episode_return),
             episode_length=jnp.where(ended, 0, episode_length),
         )
-        return actor, (transition, timestep.event)
+        return actor, (transition, timestep.event), ended_stats(timestep, ended)
 
     def collect(params: Any, actor: ActorState, key: PRNGKeyArray) -> tuple[ActorState, Rollout, Array]:
+        def body(carry: tuple[ActorState, Array], key: PRNGKeyArray) -> tuple[Any, tuple[Rollout, Array]]:
+            actor, stats = carry
+            actor, played, ended = step(params, actor, key)
+            return (actor, stats + ended), played
+
         initial_core_state = actor.core_state
-        actor, (rollout, event) = jax.lax.scan(lambda a, k: step(params, a, k), actor, jax.random.split(key, num_steps))
+        no_stats = jnp.zeros((env.num_envs, len(env.spec.episode_stats)))
+        (actor, stats), (rollout, event) = jax.lax.scan(body, (actor, no_stats), jax.random.split(key, num_steps))
         _, _, last_value = act(network, params, actor.core_state, actor.obs, actor.reset)
-        rollout = rollout._replace(initial_core_state=initial_core_state, last_value=last_value, last_obs=actor.obs)
+        rollout = rollout._replace(
+            initial_core_state=initial_core_state, last_value=last_value, last_obs=actor.obs, stats=stats
+        )
         return actor, rollout, event
 
     return collect

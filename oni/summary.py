@@ -10,8 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from oni.progress import episode_stats, number
+from oni.progress import episode_stats, leading, number
 from oni.train import Summary
+
+_LEADING = 8
+"""Figures named of those that are many of a kind, such as Craftax's achievements."""
 
 
 def _word(label: bool | None) -> str:
@@ -33,6 +36,8 @@ def _outcome(summary: Summary) -> Iterator[tuple[str, str]]:
     yield "success rate", number(metrics.get("success"))
     yield "return", number(metrics.get("return/extrinsic"))
     yield from episode_stats(metrics).items()
+    for kind, line in leading(metrics, _LEADING).items():
+        yield f"  {kind}", line
     if "captions/distinct" in metrics:
         yield "captions seen", number(metrics["captions/distinct"])
     if "annotator/queued" in metrics:

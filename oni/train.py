@@ -11,9 +11,10 @@ from oni.annotation import AnnotationSession
 from oni.checkpoint import Checkpoints
 from oni.config import TrainConfig
 from oni.configfile import to_yaml
-from oni.metrics import MetricsWriter, Speed, truncate_after
+from oni.metrics import MetricsWriter, Speed, annotator_metrics, truncate_after
 from oni.progress import Reporter, make_reporter
 from oni.rundir import RunDir, RunLock, write_atomically
+from oni.sampling.recording import Recording
 from oni.stopping import StopRequest
 from oni.trainer import Progress, Trainer
 
@@ -53,6 +54,7 @@ class _Loop:
         run: RunDir,
         trainer: Trainer,
         session: AnnotationSession | None,
+        recording: Recording | None,
         checkpoints: Checkpoints,
         writer: MetricsWriter,
         reporter: Reporter,
@@ -62,6 +64,7 @@ class _Loop:
         self._run = run
         self._trainer = trainer
         self._session = session
+        self._recording = recording
         self._checkpoints = checkpoints
         self._writer = writer
         self._reporter = reporter
@@ -86,6 +89,7 @@ class _Loop:
                 compiled = True
         elapsed = time.perf_counter() - self._started[0]
         steps = self._trainer.env_step - self._started[1]
+        stopped_by = stop.reason  # Ctrl-C while the last answers are awaited ends that alone
         self._finish()
         return Summary(
             run=self._run,
@@ -94,7 +98,7 @@ class _Loop:
             top_earners=self._trainer.top_earners(TOP_EARNERS),
             steps_per_s=steps / elapsed if steps else None,
             duration_s=time.perf_counter() - self._begun,
-            stopped_by=stop.reason,
+            stopped_by=stopped_by,
             saved=self._saved,
             warning=self._warning(),
         )
@@ -117,27 +121,23 @@ class _Loop:
         if self._session is not None:
             self._session.ask(trainer.captions, progress.new)
             self._session.tend(trainer.captions, progress.seen)
+            if self._recording is not None:
+                self._recording.after_update()
             if self._config.annotator.deterministic:
                 self._session.wait(stop=lambda: bool(self._stop))
         # figures of before stay where this update has none, which is so after a checkpoint
         self._metrics |= self._figures(progress)
 
     def _figures(self, progress: Progress) -> dict[str, float | int | None]:
-        figures: dict[str, float | int | None] = {"env_step": self._trainer.env_step, **progress.metrics}
+        trainer = self._trainer
+        figures: dict[str, float | int | None] = {"env_step": trainer.env_step, **progress.metrics}
+        figures["devices"] = trainer.devices.count
         return figures | self._annotator_metrics()
 
     def _annotator_metrics(self) -> dict[str, float | int | None]:
         if self._session is None:
             return {}
-        health = self._session.health
-        return {
-            "annotator/connected": int(health.connected),
-            "annotator/queued": health.queued,
-            "annotator/failed": health.failed,
-            "annotator/unparsed": health.unparsed,
-            "annotator/dropped": health.dropped,
-            "annotator/labels_per_s": health.labels_per_s,
-        }
+        return annotator_metrics(self._session.health)
 
     def _log(self) -> None:
         env_step = self._trainer.env_step
@@ -170,8 +170,15 @@ class _Loop:
     def _finish(self) -> None:
         self._settle()
         self._log()
+        if self._recording is not None:
+            self._recording.finish()
         if self._session is not None:
-            self._session.finish(self._trainer.captions, take=self._trainer.take_labels)
+            self._session.finish(
+                self._trainer.captions,
+                take=self._trainer.take_labels,
+                stop=lambda: bool(self._stop),
+                say=self._reporter.say,
+            )
             self._metrics |= self._trainer.caption_metrics() | self._annotator_metrics()
         self._saved = self._save()
         self._reporter.report(self._metrics, self._warning())
@@ -192,17 +199,23 @@ def train(config: TrainConfig, run: RunDir, *, resume: bool) -> Summary:
         checkpoints = stack.enter_context(Checkpoints(run.checkpoints, keep=config.checkpoint.keep))
         labeler = _restore(trainer, checkpoints, run, reporter) if resume else None
         session: AnnotationSession | None = None
+        recording: Recording | None = None
         if trainer.reward_model.needs != "nothing":
             session = stack.enter_context(AnnotationSession(run, config, trainer.reward_model))
             if labeler not in (None, session.labeler):
                 trainer.forget_labels()
                 reporter.say("Goal or prompt changed: every caption is asked about anew.")
             session.begin(trainer.captions)
+            recording = stack.enter_context(
+                Recording(config.sampling, trainer, session.recorder, seed=config.seed + trainer.env_step)
+            )
             if config.annotator.deterministic:
                 session.wait(stop=lambda: bool(stop))
         writer = stack.enter_context(MetricsWriter(run.metrics_file, tensorboard=config.log.tensorboard))
-        reporter.say(f"Training {config.env.id} in {run.path}; the first update compiles for some seconds.")
-        return _Loop(config, run, trainer, session, checkpoints, writer, reporter, stop).run()
+        reporter.say(
+            f"Training {config.env.id} on {trainer.devices} in {run.path}; the first update compiles for some seconds."
+        )
+        return _Loop(config, run, trainer, session, recording, checkpoints, writer, reporter, stop).run()
 
 
 def _restore(trainer: Trainer, checkpoints: Checkpoints, run: RunDir, reporter: Reporter) -> str | None:

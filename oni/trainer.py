@@ -13,15 +13,18 @@ from jaxtyping import Array, Bool, Float
 from llm_annotator.types import News
 from oni.actors import Actors, Said, make_actors, make_env
 from oni.actors.factory import overlaps
+from oni.actors.scenes import Scenes
 from oni.captions import EMPTY_ID, CaptionStats, CaptionTable
 from oni.config import TrainConfig
+from oni.devices import ALONE, ROLLOUT, SAME, STEPS, Across, choose_devices
 from oni.errors import CheckpointError
 from oni.metrics import EpisodeTotals, EpisodeWindow
 from oni.networks import ActorCritic, init_params, make_network
 from oni.ppo.update import LearnerState, make_learner
 from oni.rewarding import Rewarding
 from oni.rewards import MixState, RewardModel
-from oni.rewards.mixing import empty_counts, without_scale
+from oni.rewards.mixing import empty_counts, mix_layout, without_scale
+from oni.sampling.sampler import Look, Sampler
 from oni.types import ActorState, MixedReward, Rollout
 
 
@@ -55,19 +58,24 @@ class Progress(NamedTuple):
     new: list[bytes]
 
 
-def episode_totals(rollout: Rollout) -> EpisodeTotals:
-    """Sums over the episodes that ended in a rollout, but for those that a fault cut off."""
+def episode_totals(rollout: Rollout, across: Across = ALONE) -> EpisodeTotals:
+    """Sums over the episodes that ended in a rollout, of all devices, but for those that a fault cut off.
+
+    On the device `stats` is one array in the order of the spec: it may have many figures, and each would be fetched.
+    """
     ended: Bool[Array, "T B"] = (rollout.terminated | rollout.truncated) & ~rollout.lost
 
     def total(values: Array) -> Any:
         return jnp.where(ended, values, 0).sum()
 
-    return EpisodeTotals(
-        episodes=ended.sum(),  # pyright: ignore[reportArgumentType]
-        success=total(rollout.success),
-        extrinsic_return=total(rollout.episode_return),
-        length=total(rollout.episode_length),
-        stats={name: total(values) for name, values in rollout.stats.items()},
+    return across.sum(
+        EpisodeTotals(
+            episodes=ended.sum(),  # pyright: ignore[reportArgumentType]
+            success=total(rollout.success),
+            extrinsic_return=total(rollout.episode_return),
+            length=total(rollout.episode_length),
+            stats=rollout.stats.sum(axis=0),  # pyright: ignore[reportArgumentType]
+        )
     )
 
 
@@ -86,22 +94,31 @@ class Trainer:
     def __init__(self, config: TrainConfig) -> None:
         self.config = config
         env = make_env(config)
+        self.env = env
         self.spec = spec = env.spec
-        self.rewarding = Rewarding(config, spec)
+        self.devices = choose_devices(
+            config.devices, num_envs=config.env.num_envs, num_minibatches=config.ppo.num_minibatches
+        )
+        self.rewarding = Rewarding(config, spec, self.devices)
         self.reward_model: RewardModel = self.rewarding.model
         self.network: ActorCritic = make_network(config.network, spec, num_values=config.ppo.value_heads)
-        self.actors: Actors = make_actors(config, env, self.network)
+        self.actors: Actors = make_actors(config, env, self.network, self.devices)
         self.captions = CaptionTable(spec.event_size)
         self.window = EpisodeWindow(num_steps=config.ppo.num_steps, max_episode_steps=spec.max_episode_steps)
         self.updates_done = 0
         self._root_key = jax.random.key(config.seed)
-        self._learner = make_learner(self.network, config.ppo, num_updates=config.num_updates)
-        self._learn = jax.jit(self._learn_and_sum)
+        self._learner = make_learner(
+            self.network, config.ppo, num_updates=config.num_updates, across=self.devices.across
+        )
+        self._learn = self.devices.jit(self._learn_and_sum, takes=(SAME, ROLLOUT, STEPS, SAME), gives=SAME)
         self._pending: Finished | None = None
         self._news: list[News] = []
         self._thread = ThreadPoolExecutor(1) if overlaps(config, env, jax.default_backend()) else None
         self._ahead: Future[tuple[ActorState, Rollout, Said]] | None = None
         self._coverage: tuple[int, int] = (0, 0)
+        self._sampler: Sampler | None = None
+        self._sampled: dict[str, Any] = {}  # where sampling stands, while there is no sampler
+        self._scenes: Scenes | None = None
         self.state = self._initial_state()
 
     def _initial_state(self) -> DeviceState:
@@ -109,9 +126,12 @@ class Trainer:
         init = jax.jit(lambda key: self._learner.init(init_params(self.network, self.spec, key)))
         return DeviceState(
             actor=self.actors.start(env_key),
-            learner=init(params_key),
-            counts=empty_counts(self.config.reward, self.config.env.num_envs),
+            learner=self.devices.place(init(params_key), SAME),
+            counts=self._placed_counts(empty_counts(self.config.reward, self.config.env.num_envs)),
         )
+
+    def _placed_counts(self, counts: MixState) -> MixState:
+        return self.devices.place(counts, mix_layout(self.config.reward))
 
     def __enter__(self) -> Self:
         return self
@@ -132,7 +152,7 @@ class Trainer:
         self, learner: LearnerState, rollout: Rollout, reward: MixedReward, key: Array
     ) -> tuple[LearnerState, dict[str, Array], EpisodeTotals]:
         learner, losses = self._learner.update(learner, rollout, reward, key)
-        return learner, losses, episode_totals(rollout)
+        return learner, losses, episode_totals(rollout, self.devices.across)
 
     @property
     def env_step(self) -> int:
@@ -142,7 +162,8 @@ class Trainer:
     def forget_labels(self) -> None:
         """Takes every label back: what they judged is no longer the goal."""
         self.rewarding.forget(self.captions)
-        self.state = self.state._replace(counts=without_scale(self.state.counts, self.config.reward))
+        counts = without_scale(self.state.counts, self.config.reward)
+        self.state = self.state._replace(counts=self._placed_counts(counts))
 
     def take_labels(self, updates: Iterable[News]) -> None:
         """Takes in news from the annotator, in force from the next update.
@@ -175,6 +196,7 @@ class Trainer:
             played = self.actors.collect(params, self.state.actor, self._keys(self.updates_done)[0])
         else:
             played, self._ahead = self._ahead.result(), None
+        self._scenes = self.actors.take_scenes()
         if self._thread is not None and not last:
             next_key, _ = self._keys(self.updates_done + 1)
             self._ahead = self._thread.submit(self.actors.collect, params, played[0], next_key)
@@ -201,9 +223,22 @@ class Trainer:
         learner, losses, episodes = self._learn(self.state.learner, rollout, reward, learn_key)
         figures |= self.rewarding.learn(rollout, learn_key)
         self.state = DeviceState(actor=actor, learner=learner, counts=counts)
+        self._sample(rollout, reward, caption_id)
         self._pending = Finished(losses, episodes, reward.extrinsic.mean(), reward.intrinsic.mean(), figures, stats)
         self.updates_done += 1
         return Progress(metrics=metrics, seen=seen, new=new)
+
+    def sample_with(self, sampler: Sampler) -> None:
+        """Lets a sampler look at every rollout from here on. It changes nothing about the training."""
+        sampler.load(self._sampled)
+        self._sampler = sampler
+        self.actors.watch()
+
+    def _sample(self, rollout: Rollout, reward: MixedReward, caption_id: Array | None) -> None:
+        scenes, self._scenes = self._scenes, None
+        if self._sampler is not None and caption_id is not None:
+            texts, env_step = self.captions.texts, self.env_step
+            self._sampler.look(Look(rollout, reward.intrinsic, caption_id, texts, scenes, env_step))
 
     def flush(self) -> Progress:
         """Waits for the last update and returns its figures."""
@@ -220,7 +255,9 @@ class Trainer:
             return {}, np.zeros(0, np.int64)
         finished: Finished = jax.device_get(self._pending)
         self._pending = None
-        self.window.add(jax.tree.map(lambda total: np.asarray(total).item(), finished.episodes))
+        totals: EpisodeTotals = jax.tree.map(lambda total: np.asarray(total).tolist(), finished.episodes)
+        stats = dict(zip(self.spec.episode_stats, totals.stats, strict=True))
+        self.window.add(totals._replace(stats=stats))
         metrics: dict[str, float | int] = {name: float(value) for name, value in finished.losses.items()}
         metrics["reward/extrinsic"] = float(finished.extrinsic)
         metrics["reward/intrinsic"] = float(finished.intrinsic)
@@ -257,6 +294,7 @@ class Trainer:
             "rewarding": self.rewarding.state_dict(),
             "window": self.window.state(),
             "games": self.actors.snapshot(),
+            "sampling": self._sampled if self._sampler is None else self._sampler.state_dict(),
         }
 
     def reward_arrays(self) -> Any:
@@ -279,9 +317,14 @@ class Trainer:
                 "the checkpoint was made with another environment: resume with the run's own settings"
             )
         self.captions = captions
-        self.state = device._replace(actor=self.actors.restore(device.actor, host.get("games", {})))
+        self.state = DeviceState(
+            actor=self.actors.restore(device.actor, host.get("games", {})),
+            learner=self.devices.place(device.learner, SAME),
+            counts=self._placed_counts(device.counts),
+        )
         self.updates_done = int(host["updates_done"])
         self.window.load(host["window"])
+        self._sampled = host.get("sampling", {})
         self.rewarding.load(reward, host.get("rewarding", {"model": {}}), captions)
 
     def top_earners(self, limit: int) -> list[tuple[str, float, bool | None]]:

@@ -1,6 +1,5 @@
 """Trees that travel between rollout and learner."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from jaxtyping import Array, Bool, Float, Int
@@ -31,7 +30,8 @@ class Rollout(NamedTuple):
     intrinsic) from a network with two value heads, without it from one with one, as all values here.
     bootstrap_value: value of the true last observation where `truncated`, else 0.
     episode_return, episode_length, success: of the episode that ended at t; elsewhere of the one that goes on.
-    stats: `episode_stats` of the environment, 0 where no episode ended.
+    stats: `episode_stats` of the environment, summed over the episodes of each game that ended, faults left out: it
+        has no time axis, since there may be many of them.
     lost: whether the episode was cut off by a fault, so that how it would have ended is not known.
     initial_core_state: memory before the first step. last_value: value of the observation after the last step.
     last_obs: that observation; where an episode just ended, the first of the next one.
@@ -49,7 +49,7 @@ class Rollout(NamedTuple):
     episode_return: Float[Array, "T B"]
     episode_length: Int[Array, "T B"]
     success: Bool[Array, "T B"]
-    stats: Mapping[str, Float[Array, "T B"]]
+    stats: Float[Array, "B S"]
     lost: Bool[Array, "T B"]
     initial_core_state: CoreState
     last_value: Float[Array, " B *V"]

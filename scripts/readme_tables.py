@@ -1,6 +1,7 @@
-"""Writes the tables of README.md that the code itself knows: commands, settings, metrics.
+"""Writes the tables of README.md that the code itself knows: commands, settings, metrics; and the files that it shows.
 
-A table stands between `<!-- generated: NAME -->` and `<!-- end -->`.
+A table stands between `<!-- generated: NAME -->` and `<!-- end -->`, a file of the repository between
+`<!-- file: PATH -->` and `<!-- end -->`.
 """
 
 import ast
@@ -17,7 +18,8 @@ from oni.cli.main import COMMANDS
 from oni.config import TrainConfig
 from oni.metrics import METRICS
 
-README = Path(__file__).parents[1] / "README.md"
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
 
 
 def field_docs(cls: type[Any]) -> dict[str, str]:
@@ -62,13 +64,23 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def rewritten(text: str) -> str:
-    """Returns the README with fresh tables."""
+    """Returns the README with fresh tables and files."""
     for name, make in TABLES.items():
         pattern = re.compile(rf"(<!-- generated: {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         if not pattern.search(text):
             sys.exit(f"README.md has no place for the table {name!r}")
         text = pattern.sub(lambda found, make=make: f"{found[1]}{make()}\n{found[2]}", text)
-    return text
+    return re.compile(r"<!-- file: (\S+) -->\n.*?<!-- end -->", re.DOTALL).sub(shown, text)
+
+
+def shown(found: re.Match[str]) -> str:
+    """Returns the place of a file in the README with the file in it."""
+    path = ROOT / found[1]
+    if not path.is_file():
+        sys.exit(f"README.md shows {found[1]}, and there is no such file")
+    code = path.read_text(encoding="utf-8").rstrip()
+    language = {".py": "python"}.get(path.suffix, path.suffix.removeprefix("."))
+    return f"<!-- file: {found[1]} -->\n```{language}\n{code}\n```\n<!-- end -->"
 
 
 def main() -> int:
@@ -77,7 +89,7 @@ def main() -> int:
     fresh = rewritten(text)
     if "--check" in sys.argv[1:]:
         if fresh != text:
-            print("README.md has tables that are not current; run scripts/readme", file=sys.stderr)
+            print("README.md has tables or files that are not current; run scripts/readme", file=sys.stderr)
         return int(fresh != text)
     README.write_text(fresh, encoding="utf-8")
     return 0

@@ -30,6 +30,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the program gives now into tests/golden (scripts/golden); look at the diff before a commit",
     )
+    parser.addoption(
+        "--every-id",
+        metavar="FAMILY",
+        help="check every registered environment of a family, or of `all` (tests/envs/test_every_id.py; hours)",
+    )
 
 
 @pytest.fixture

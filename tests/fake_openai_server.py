@@ -11,7 +11,7 @@ import socket
 import threading
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import uvicorn
 from starlette.applications import Starlette
@@ -36,6 +36,8 @@ class Seen:
 class FakeOpenAIServer:
     """Serves on a free loopback port until it is closed. `mode` may be changed at any time."""
 
+    paths: ClassVar[tuple[str, ...]] = ("/v1/chat/completions", "/v1/completions")
+
     mode: str = "ok"
     requests: list[Seen] = field(default_factory=list)
 
@@ -43,8 +45,7 @@ class FakeOpenAIServer:
         self._socket = socket.socket()
         self._socket.bind(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        paths = ("/v1/chat/completions", "/v1/completions")
-        app = Starlette(routes=[Route(path, self._answer, methods=["POST"]) for path in paths])
+        app = Starlette(routes=[Route(path, self._answer, methods=["POST"]) for path in self.paths])
         config = uvicorn.Config(app, log_level="critical", lifespan="off", timeout_graceful_shutdown=1)
         self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
@@ -54,7 +55,7 @@ class FakeOpenAIServer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._server.should_exit = True
+        self._server.should_exit = self._server.force_exit = True  # answers under way are of no more use
         self._thread.join(timeout=10)
         self._socket.close()
 
@@ -66,11 +67,18 @@ class FakeOpenAIServer:
             await asyncio.sleep(2.0)
         if failure := _failure(self.mode, request.headers.get("authorization", "")):
             return failure
-        good = json.dumps(_completion(body, chat=chat, logprobs=self.mode != "no_logprobs", newer=self.mode == "newer"))
+        answer = self.complete(body, chat=chat, authorization=request.headers.get("authorization", ""))
+        if isinstance(answer, Response):
+            return answer
+        good = json.dumps(answer)
         bodies = {"truncated": good[: len(good) // 2], "garbage": "<html>Welcome!</html>", "empty": "", "list": "[1]"}
         if self.mode == "no_choices":
             bodies["no_choices"] = json.dumps({"choices": []})
         return Response(bodies.get(self.mode, good), media_type="application/json")
+
+    def complete(self, body: dict[str, Any], *, chat: bool, authorization: str) -> dict[str, Any] | Response:
+        """Returns the answer when all is well, or a refusal."""
+        return _completion(body, chat=chat, logprobs=self.mode != "no_logprobs", newer=self.mode == "newer")
 
 
 def _failure(mode: str, authorization: str) -> Response | None:

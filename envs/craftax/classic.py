@@ -3,14 +3,14 @@
 from typing import Any
 
 import jax.numpy as jnp
-from craftax.craftax_classic.constants import OBS_DIM, Action, BlockType
+from craftax.craftax_classic.constants import OBS_DIM, Achievement, Action, BlockType
 from craftax.craftax_classic.envs.craftax_state import EnvParams, StaticEnvParams
 from craftax.craftax_classic.game_logic import craftax_step, get_player_attack_damage, is_game_over
 from craftax.craftax_classic.world_gen import generate_world
 from jaxtyping import Array, UInt8
 
 from envs.craftax.game import Game, Missiles, Mobs, View
-from envs.craftax.shared import NO_LIMIT_STEPS, action_names, one_hot_direction, without_key
+from envs.craftax.shared import NO_LIMIT_STEPS, achievement_names, action_names, one_hot_direction, without_key
 
 _PARAMS = EnvParams(max_timesteps=NO_LIMIT_STEPS)
 _STATIC = StaticEnvParams()
@@ -124,4 +124,7 @@ GAME = Game(
     action_names=action_names(Action),
     max_episode_steps=EnvParams().max_timesteps,
     loot=_no_loot,
+    achievements=lambda state: state.achievements,
+    achievement_names=achievement_names(Achievement),
+    pays="1 an achievement, 0.1 a point of health",
 )

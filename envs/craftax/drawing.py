@@ -5,7 +5,7 @@ from jaxtyping import UInt8
 
 CELL_PX = 16
 
-_BLOCKS = np.array(
+BLOCK_COLORS = np.array(
     [
         *((0, 0, 0), (60, 60, 60), (95, 155, 60), (60, 110, 200), (130, 130, 130), (35, 95, 35), (140, 100, 60)),
         *((190, 165, 125), (45, 45, 45), (215, 155, 120), (220, 245, 250), (165, 105, 45), (90, 90, 105)),
@@ -18,7 +18,7 @@ _BLOCKS = np.array(
 )
 """By the library's number of the block."""
 
-_ITEMS = np.array([(0, 0, 0), (255, 210, 60), (70, 45, 20), (240, 225, 190), (70, 20, 20)], np.uint8)
+ITEM_COLORS = np.array([(0, 0, 0), (255, 210, 60), (70, 45, 20), (240, 225, 190), (70, 20, 20)], np.uint8)
 """By the library's number: nothing, torch, ladder down, ladder up, ladder down that is closed."""
 
 _PLAYER = (255, 255, 255)
@@ -29,7 +29,7 @@ _SIDES |= {3: (slice(0, _FACE_PX), slice(None)), 4: (slice(-_FACE_PX, None), sli
 """Part of the player's square that shows where it looks: left, right, up, down."""
 
 
-def _creature_color(code: int) -> tuple[int, int, int]:
+def creature_color(code: int) -> tuple[int, int, int]:
     """Returns a colour of its own for each code: bright, and far from those of its neighbours."""
     turn = code * 0.618034 % 1.0 * 6.0  # golden ratio steps around the circle of hues
     red, green, blue = (int(255 * np.clip(abs((turn + shift) % 6.0 - 3.0) - 1.0, 0.0, 1.0)) for shift in (0, 4, 2))
@@ -43,7 +43,7 @@ def picture(cells: UInt8[np.ndarray, "rows columns channels"], direction: int) -
         cells: block, item (if there are three channels) and creature. direction: that the player faces, 1 to 4.
     """
     rows, columns = cells.shape[:2]
-    drawn = _BLOCKS[cells[..., 0]].repeat(CELL_PX, axis=0).repeat(CELL_PX, axis=1)
+    drawn = BLOCK_COLORS[cells[..., 0]].repeat(CELL_PX, axis=0).repeat(CELL_PX, axis=1)
 
     def square(row: int, column: int, color: tuple[int, ...] | np.ndarray, margin_px: int) -> np.ndarray:
         top, left = row * CELL_PX + margin_px, column * CELL_PX + margin_px
@@ -53,9 +53,9 @@ def picture(cells: UInt8[np.ndarray, "rows columns channels"], direction: int) -
 
     for row, column in np.ndindex(rows, columns):
         if cells.shape[-1] > 2 and cells[row, column, 1]:
-            square(row, column, _ITEMS[cells[row, column, 1]], 2)
+            square(row, column, ITEM_COLORS[cells[row, column, 1]], 2)
         if cells[row, column, -1]:
-            square(row, column, _creature_color(int(cells[row, column, -1])), 4)
+            square(row, column, creature_color(int(cells[row, column, -1])), 4)
     player = square(rows // 2, columns // 2, _PLAYER, 2)
     player[_SIDES.get(direction, (slice(0, 0), slice(0, 0)))] = (0, 0, 0)
     return drawn

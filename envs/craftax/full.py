@@ -8,6 +8,7 @@ from craftax.craftax.constants import (
     MOB_TYPE_DEFENSE_MAPPING,
     MONSTERS_KILLED_TO_CLEAR_LEVEL,
     OBS_DIM,
+    Achievement,
     Action,
     BlockType,
     ItemType,
@@ -24,7 +25,7 @@ from craftax.craftax.world_gen.world_gen import generate_world
 from jaxtyping import Array, Float, UInt8
 
 from envs.craftax.game import NUM_LOOT, Game, Missiles, Mobs, View
-from envs.craftax.shared import NO_LIMIT_STEPS, action_names, one_hot_direction, without_key
+from envs.craftax.shared import NO_LIMIT_STEPS, achievement_names, action_names, one_hot_direction, without_key
 
 _PARAMS = EnvParams(max_timesteps=NO_LIMIT_STEPS)
 _STATIC = StaticEnvParams()
@@ -198,4 +199,7 @@ GAME = Game(
     action_names=action_names(Action),
     max_episode_steps=EnvParams().max_timesteps,
     loot=_loot,
+    achievements=lambda state: state.achievements,
+    achievement_names=achievement_names(Achievement),
+    pays="1 to 8 an achievement, 0.1 a point of health",
 )

@@ -70,6 +70,7 @@ class Game(NamedTuple):
     view_size: rows and columns that are seen. num_blocks, num_items: kinds of them.
     mob_names: of creatures and missiles, first the `num_melee` that hit the player with their hands.
     max_episode_steps: the library's step limit. loot: what a chest gave, from the views before and after.
+    achievements: of a state, which of `achievement_names` the player has so far. pays: the reward, in a few words.
     """
 
     generate: Callable[[Array], Any]
@@ -88,3 +89,6 @@ class Game(NamedTuple):
     action_names: tuple[str, ...]
     max_episode_steps: int
     loot: Callable[[View, View], UInt8[Array, "2"]]
+    achievements: Callable[[Any], Bool[Array, " A"]]
+    achievement_names: tuple[str, ...]
+    pays: str

@@ -16,6 +16,16 @@ def action_names(actions: Iterable[Any]) -> tuple[str, ...]:
     return tuple(action.name.lower().replace("_", " ") for action in actions)
 
 
+def achievement_names(achievements: Iterable[Any]) -> tuple[str, ...]:
+    """Returns the names of the library's achievements in the order of a state's array, a misspelt one put right.
+
+    That is the order of their numbers; the full game lists them in another one.
+    """
+    in_order = sorted(achievements, key=lambda achievement: achievement.value)
+    assert [achievement.value for achievement in in_order] == list(range(len(in_order)))
+    return tuple(achievement.name.lower().replace("solider", "soldier") for achievement in in_order)
+
+
 def one_hot_direction(direction: Array) -> list[Array]:
     """Returns four numbers, 1 for the direction that the player faces (left, right, up, down)."""
     return [(direction == number).astype(jnp.float32) for number in (1, 2, 3, 4)]

@@ -2,17 +2,20 @@
 
 import functools
 from collections.abc import Mapping
-from importlib import resources
 from typing import Any
 
 import numpy as np
 
+from envs.envpool import pictures
 from envs.envpool.captions import ACTION_NAMES, Narrator
+from envs.envpool.game import terminated_for_good
 from envs.envpool.library import describe, make_envs
+from envs.envpool.listing import MINIGRID, Listed, listed, pays
 from envs.envpool.observe import MiniGridObserver, Observer
 from envs.envpool.pool import EnvPoolGames
 from envs.errors import EnvError
 from envs.host.types import Arrays
+from envs.pictures import Picture, plain_picture
 from envs.spec import EnvSpec, ObsSpec
 
 takes_any_name = True
@@ -20,23 +23,11 @@ takes_any_name = True
 
 MAX_EPISODE_STEPS = 1_000  # where neither the list nor the library has a limit
 _LONGEST = 1_000_000  # a limit above it is none
-_CAPTIONED = "minigrid"
-
-
-@functools.cache
-def _listed() -> Mapping[str, tuple[str, int]]:
-    """Library and step limit by id.
-
-    Where MiniGrid or BabyAI make the limit depend on the mission it is the largest of 32 missions; 0 is that of the
-    library. BabyAI-SynthS5R2 is left out: the library never comes to the end of making its levels.
-    """
-    lines = resources.files("envs").joinpath("data", "envpool.txt").read_text("ascii").splitlines()
-    return {name: (library, int(limit)) for name, library, limit in map(str.split, lines)}
 
 
 def names() -> list[str]:
     """Lists the environments of MiniGrid, BabyAI, Atari, Procgen, Box2D and Gym's classics with discrete actions."""
-    return list(_listed())
+    return list(listed())
 
 
 class EnvPoolEnv:
@@ -68,6 +59,10 @@ class EnvPoolEnv:
         self.narrator = narrator
         self.raw: Mapping[str, ObsSpec] = observer.raw
 
+    def depict(self, obs: Arrays) -> Picture:
+        """Returns what the agent sees: a grid of cells for MiniGrid and BabyAI, else pixels or numbers."""
+        return plain_picture(obs) if self.narrator is None else pictures.picture(obs)
+
     def observe(self, raw: Arrays) -> dict[str, np.ndarray]:
         return self.observer.observe(raw)
 
@@ -83,6 +78,10 @@ class EnvPoolEnv:
             EnvError: an argument is out of range, or EnvPool cannot make them.
         """
         return EnvPoolGames(self, num_envs, seed=seed, num_groups=num_groups, num_threads=num_workers)
+
+    def terminated(self, terminated: np.ndarray, reward: np.ndarray) -> np.ndarray:
+        """Returns where episodes ended for good, from what the library says."""
+        return terminated_for_good(terminated, reward, captioned=self.narrator is not None)
 
     def make_vector(self, num_envs: int, *, seed: int, num_threads: int) -> Any:
         """Makes EnvPool's own vector, with its own reset one step late."""
@@ -112,35 +111,55 @@ def make(
     """
     if max_episode_steps is not None and max_episode_steps < 1:
         raise EnvError(f"max_episode_steps is {max_episode_steps}, expected 1 or more")
-    env_id = f"envpool:{name}"
     known = describe(name, kwargs or {})
-    listed = _listed().get(name, ("", 0))[1]
-    limit = max_episode_steps or listed or known.max_episode_steps
-    if not 0 < limit < _LONGEST:
-        limit = MAX_EPISODE_STEPS
-    captioned = known.library == _CAPTIONED
+    captioned = known.library == MINIGRID
     observer = (MiniGridObserver if captioned else Observer)(known.observation_space)
-    fixed = EnvSpec(
-        id=env_id,
-        obs=observer.spec,
-        action_names=_action_names(known.action_space, env_id, captioned=captioned),
-        max_episode_steps=limit,
-        says_text=captioned,
-    )
+    limit = max_episode_steps or listed().get(name, Listed("", 0, None)).limit or known.max_episode_steps
+    fixed = _spec(name, known.library, observer, _num_actions(known.action_space, name), limit)
+    limit = fixed.max_episode_steps
     options = {
         "name": name,
-        "kwargs": {**(kwargs or {}), "max_episode_steps": limit},
+        # One step more than is played, so that what ends by itself on the last step is told from what is cut off.
+        "kwargs": {**(kwargs or {}), "max_episode_steps": limit if captioned else limit + 1},
         "captions": {"with_mission": with_mission, "facing": facing} if captioned else None,
     }
     narrator = Narrator(with_mission=with_mission, facing=facing) if captioned else None
     return EnvPoolEnv(fixed, options, observer, narrator)
 
 
-def _action_names(space: Any, env_id: str, *, captioned: bool) -> tuple[str, ...]:
+def spec_of(name: str) -> EnvSpec:
+    """Returns `make(name).spec`, at once for those listed: Atari's games differ in their actions and limits only.
+
+    Raises:
+        UnknownEnv: there is no such environment. EnvError: it cannot be made.
+    """
+    known = listed().get(name)
+    if known is None or known.num_actions is None:
+        return make(name).spec
+    return _spec(name, known.library, _atari_observer(), known.num_actions, known.limit)
+
+
+@functools.cache
+def _atari_observer() -> Observer:
+    return Observer(describe("Pong-v5", {}).observation_space)
+
+
+def _spec(name: str, library: str, observer: Observer, num_actions: int, limit: int) -> EnvSpec:
+    captioned = library == MINIGRID
+    named = captioned and num_actions == len(ACTION_NAMES)
+    return EnvSpec(
+        id=f"envpool:{name}",
+        obs=observer.spec,
+        action_names=ACTION_NAMES if named else tuple(f"action {i}" for i in range(num_actions)),
+        max_episode_steps=limit if 0 < limit < _LONGEST else MAX_EPISODE_STEPS,
+        says_text=captioned,
+        reward=pays(name, library),
+    )
+
+
+def _num_actions(space: Any, name: str) -> int:
     from gymnasium import spaces
 
     if not isinstance(space, spaces.Discrete) or int(space.start) != 0:
-        raise EnvError(f"{env_id} is played by actions of {space}, and the policy here chooses one of several")
-    if captioned and space.n == len(ACTION_NAMES):
-        return ACTION_NAMES
-    return tuple(f"action {i}" for i in range(int(space.n)))
+        raise EnvError(f"envpool:{name} is played by actions of {space}, and the policy here chooses one of several")
+    return int(space.n)

@@ -13,6 +13,16 @@ from envs.host.types import Arrays, GameStep
 _SEEDS = 1 << 31  # EnvPool's are of 32 bits
 
 
+def terminated_for_good(terminated: np.ndarray, reward: np.ndarray, *, captioned: bool) -> np.ndarray:
+    """Returns where episodes ended for good.
+
+    MiniGrid's reward depends on its step limit, so the library is given the very limit that is played with, and calls
+    a success on the last step a truncation; there is no other reward than that of success. (The limit that the library
+    is given of other environments lies one step beyond.)
+    """
+    return terminated | (reward > 0) if captioned else terminated
+
+
 def make_game(*, name: str, kwargs: Mapping[str, Any], captions: Mapping[str, bool] | None) -> "EnvPoolGame":
     """Makes a game in a worker process; the options are those of `envs.envpool.adapter.EnvPoolEnv`."""
     narrator = None if captions is None else Narrator(**captions)
@@ -45,16 +55,16 @@ class EnvPoolGame:
     def step(self, action: int) -> GameStep:
         chosen = np.array([action], np.int32)
         before = self._seen
-        obs, reward, terminated, _, _ = self._env.step(chosen)
+        obs, reward, terminated, truncated, _ = self._env.step(chosen)
         self._show(obs)
         said = b""
+        terminated = terminated_for_good(terminated, reward, captioned=self._narrator is not None)
         if self._narrator is not None:
             (said,) = self._narrator.say(before, self._seen, chosen, reward, terminated)
         over = bool(terminated[0])
         success = over and self._narrator is not None and bool(reward[0] > 0)
-        if over:
-            self._ending = "it was a success" if success else "terminated"
-        return GameStep(float(reward[0]), over, said, success)
+        self._ending = "it was a success" if success else "terminated" if over else "truncated"
+        return GameStep(float(reward[0]), over, said, success, truncated=bool(truncated[0]) and not over)
 
     def stats(self) -> Mapping[str, float]:
         return {}

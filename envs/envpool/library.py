@@ -39,14 +39,11 @@ def describe(name: str, kwargs: Mapping[str, Any]) -> Described:
     envpool = _envpool()
     if name not in envpool.list_all_envs():
         raise UnknownEnv(f"EnvPool has no environment {name!r}")
-    from envpool.registration import registry
-
     spec = _told(lambda: envpool.make_spec(name, **kwargs), name)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Gymnasium's, about the precision of bounds
         spaces = spec.gymnasium_observation_space, spec.gymnasium_action_space
-    library: str = registry.specs[name][0].removeprefix(_PREFIX)
-    return Described(library, int(spec.config.max_episode_steps), *spaces)
+    return Described(_library(name), int(spec.config.max_episode_steps), *spaces)
 
 
 def make_envs(
@@ -68,8 +65,16 @@ def make_envs(
     return made
 
 
+def _library(name: str) -> str:
+    from envpool.registration import registry
+
+    return registry.specs[name][0].removeprefix(_PREFIX)
+
+
 def _told(make: Any, name: str) -> Any:
     try:
         return make()
-    except (ImportError, RuntimeError, TypeError, ValueError, AssertionError) as error:
+    except ImportError as error:  # Procgen needs Qt, which is no package of Python's
+        raise EnvUnavailable(f"EnvPool's {_library(name)} cannot be used on this machine: {error}") from error
+    except (RuntimeError, TypeError, ValueError, AssertionError) as error:
         raise EnvError(f"EnvPool cannot make {name!r}: {error}") from error

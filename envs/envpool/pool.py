@@ -25,7 +25,7 @@ class EnvPoolGames:
 
     It looks like an `envs.host.pool.GamePool`, but for two things. There are no processes, so none can die. And EnvPool
     neither saves an environment nor takes a seed for an episode, so running episodes cannot be brought back: a snapshot
-    only sees to it that those that follow are new ones.
+    only sees to it that those that follow are new ones, and a resumed run begins with these.
 
     Args:
         env: an `envs.envpool.adapter.EnvPoolEnv`.
@@ -38,6 +38,7 @@ class EnvPoolGames:
     """
 
     deaths = 0
+    repeats = "never"
 
     def __init__(
         self, env: Any, num_envs: int, *, seed: int, num_groups: int = 2, num_threads: int | None = None

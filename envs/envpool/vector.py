@@ -13,7 +13,9 @@ from envs.spec import EnvSpec
 class EnvPoolVector:
     """B environments that EnvPool's threads step, with same-step auto-reset.
 
-    The arrays that it gives out are the reader's own, for good.
+    The arrays that it gives out are the reader's own, for good. Steps are counted here: some environments of the
+    library know no limit (CliffWalking), and where an episode ends by itself on the last step of a limit, the library
+    says that it was cut off.
 
     Args:
         env: an `envs.envpool.adapter.EnvPoolEnv`.
@@ -25,6 +27,7 @@ class EnvPoolVector:
         self._spec: EnvSpec = env.spec
         self._num_envs = num_envs
         self._pool: Any = env.make_vector(num_envs, seed=seed, num_threads=num_threads)
+        self._length = np.zeros(num_envs, np.int64)
         self._raw: dict[str, np.ndarray] | None = None
         self._action: np.ndarray | None = None
 
@@ -47,6 +50,7 @@ class EnvPoolVector:
         if self._action is not None:
             raise EnvError("a step is under way: call recv before reset")
         self._raw = self._env.observer.read(self._pool.reset()[0])
+        self._length[:] = 0
         obs = self._env.observe(self._raw)
         nothing = np.zeros(self._num_envs, np.bool_)
         return HostTimeStep(
@@ -86,9 +90,10 @@ class EnvPoolVector:
         obs, reward, terminated, truncated, _ = self._pool.recv()
         action, before, last = self._action, self._raw, self._env.observer.read(obs)
         self._action = None
-        terminated = np.asarray(terminated, np.bool_)
-        truncated = np.asarray(truncated, np.bool_) & ~terminated
+        self._length += 1
         reward = np.asarray(reward, np.float32)
+        terminated = self._env.terminated(np.asarray(terminated, np.bool_), reward)
+        truncated = (np.asarray(truncated, np.bool_) | (self._length >= self._spec.max_episode_steps)) & ~terminated
         narrator = self._env.narrator
         said = [b""] * self._num_envs
         success = np.zeros(self._num_envs, np.bool_)
@@ -105,7 +110,7 @@ class EnvPoolVector:
             truncated=truncated,
             caption=said,
             info={"success": success, "lost": np.zeros(self._num_envs, np.bool_)},
-            ending=_endings(terminated, success) if ended.any() else [""] * self._num_envs,
+            ending=_endings(terminated, truncated, success) if ended.any() else [""] * self._num_envs,
             final_obs=self._env.observe(last) if ended.any() else seen,
         )
 
@@ -113,6 +118,7 @@ class EnvPoolVector:
         """Resets the rows that ended; returns what is seen with their first observations in place."""
         if not rows.size:
             return last
+        self._length[rows] = 0
         first = self._env.observer.read(self._pool.reset(rows.astype(np.int32))[0])
         now = {name: array.copy() for name, array in last.items()}
         for name, array in now.items():
@@ -124,8 +130,8 @@ class EnvPoolVector:
         self._pool.close()
 
 
-def _endings(terminated: np.ndarray, success: np.ndarray) -> list[str]:
+def _endings(terminated: np.ndarray, truncated: np.ndarray, success: np.ndarray) -> list[str]:
     return [
-        "it was a success" if won else "terminated" if over else ""
-        for over, won in zip(terminated.tolist(), success.tolist(), strict=True)
+        "it was a success" if won else "terminated" if over else "truncated" if cut else ""
+        for over, cut, won in zip(terminated.tolist(), truncated.tolist(), success.tolist(), strict=True)
     ]

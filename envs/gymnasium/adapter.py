@@ -17,21 +17,24 @@ takes_any_name = True
 """Ids beyond those of `names` are tried as well: Gymnasium knows what a user has registered."""
 
 
+_REWARDS = {
+    "Acrobot-v1": "-1 a step until it swings up",
+    "Blackjack-v1": "1 for a win, -1 for a loss",
+    "CartPole-v1": "1 a step until it falls",
+    "CliffWalking-v1": "-1 a step, -100 off the cliff",
+    "FrozenLake-v1": "1 at the goal",
+    "FrozenLake8x8-v1": "1 at the goal",
+    "MountainCar-v0": "-1 a step until it is up",
+    "Taxi-v3": "20 for the passenger delivered, -1 a step, -10 a wrong pick-up or drop-off",
+}
+
+
 def names() -> list[str]:
     """Lists the environments with discrete actions that Gymnasium brings and that need no other package.
 
     Of the form `module:ID` are those that a module of the user's registers when it is imported.
     """
-    return [
-        "Acrobot-v1",
-        "Blackjack-v1",
-        "CartPole-v1",
-        "CliffWalking-v1",
-        "FrozenLake-v1",
-        "FrozenLake8x8-v1",
-        "MountainCar-v0",
-        "Taxi-v3",
-    ]
+    return list(_REWARDS)
 
 
 class GymnasiumEnv:
@@ -39,8 +42,8 @@ class GymnasiumEnv:
 
     Observation: the arrays of the space, as `envs.gymnasium.spaces` lists them.
 
-    Action, reward, end: the environment's own. Success is what it says as `is_success` or `success` in `info` of the
-    last step, else False.
+    Action, reward, end: the environment's own; what it truncates itself, before the step limit, is truncated. Success
+    is what it says as `is_success` or `success` in `info` of the last step, else False.
 
     Captions: what the captioner says, none without one.
     """
@@ -88,7 +91,8 @@ def make(
     try:
         actions = _action_names(env, env_id)
         parts = parts_of(env.observation_space)
-        limit = max_episode_steps or gymnasium.spec(name.rpartition(":")[2]).max_episode_steps or MAX_EPISODE_STEPS
+        registered = gymnasium.spec(name.rpartition(":")[2])
+        limit = max_episode_steps or registered.max_episode_steps or MAX_EPISODE_STEPS
     finally:
         env.close()
     if not parts:
@@ -99,8 +103,11 @@ def make(
         action_names=actions,
         max_episode_steps=limit,
         says_text=captioner is not None,
+        reward=_REWARDS.get(name, "its own"),
+        # Gymnasium's own have been tried; of others it is known only where they say that they do not repeat
+        repeats="never" if registered.nondeterministic else "always" if name in _REWARDS else "unknown",
     )
-    options: dict[str, Any] = {"env_id": name, "kwargs": kwargs or {}}
+    options: dict[str, Any] = {"env_id": name, "kwargs": kwargs or {}, "max_episode_steps": limit}
     return GymnasiumEnv(spec, options if captioner is None else {**options, "captioner": captioner}, parts)
 
 

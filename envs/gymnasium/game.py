@@ -18,7 +18,10 @@ _SUCCESS = ("is_success", "success")
 
 
 class Transition(NamedTuple):
-    """What a captioner is told: the observation before, the action, and what it led to, as the environment has them."""
+    """What a captioner is told: the observation before, the action, and what it led to, as the environment has them.
+
+    truncated: whether the environment itself cut the episode off, not the step limit that it is played with.
+    """
 
     before: Any
     action: int
@@ -26,6 +29,7 @@ class Transition(NamedTuple):
     reward: float
     terminated: bool
     info: Mapping[str, Any]
+    truncated: bool = False
 
 
 Captioner = Callable[[Transition], str | bytes]
@@ -66,17 +70,25 @@ def make_env(env_id: str, kwargs: Mapping[str, Any]) -> Any:
         raise EnvError(f"Gymnasium cannot make {env_id!r}: {error}") from error
 
 
-def make_game(*, env_id: str, kwargs: Mapping[str, Any], captioner: str | None = None) -> "GymnasiumGame":
+def make_game(
+    *, env_id: str, kwargs: Mapping[str, Any], max_episode_steps: int, captioner: str | None = None
+) -> "GymnasiumGame":
     """Makes a game in a worker process; the options are those of `envs.gymnasium.adapter.make`."""
-    return GymnasiumGame(make_env(env_id, kwargs), None if captioner is None else load_captioner(captioner))
+    said = None if captioner is None else load_captioner(captioner)
+    return GymnasiumGame(make_env(env_id, kwargs), said, max_episode_steps)
 
 
 class GymnasiumGame:
-    """Plays an environment. Where it cuts an episode off by itself, that counts as its end."""
+    """Plays an environment. Where it cuts an episode off by itself, as its own `TimeLimit` does, that is truncation.
 
-    def __init__(self, env: Any, captioner: Captioner | None) -> None:
+    max_episode_steps: it is cut off there anyway, so what it says of success counts then.
+    """
+
+    def __init__(self, env: Any, captioner: Captioner | None, max_episode_steps: int) -> None:
         self._env = env
         self._captioner = captioner
+        self._limit = max_episode_steps
+        self._length = 0
         self._parts: list[Part] = parts_of(env.observation_space)
         self._first_action = int(env.action_space.start)
         self._obs: Any = None
@@ -88,20 +100,24 @@ class GymnasiumGame:
     def reset(self, seed: int) -> None:
         obs, _ = self._env.reset(seed=seed % _SEEDS)
         self._ending = ""
+        self._length = 0
         self._show(obs)
 
     def step(self, action: int) -> GameStep:
         before = self._obs
         obs, reward, terminated, truncated, info = self._env.step(self._first_action + action)
-        over = bool(terminated or truncated)
+        terminated, truncated = bool(terminated), bool(truncated and not terminated)
+        self._length += 1
         self._show(obs)
         said = b""
         if self._captioner is not None:
-            said = _encode(self._captioner(Transition(before, action, obs, float(reward), over, info)))
+            transition = Transition(before, action, obs, float(reward), terminated, info, truncated)
+            said = _encode(self._captioner(transition))
+        over = terminated or truncated or self._length >= self._limit
         success = over and any(bool(info.get(name, False)) for name in _SUCCESS)
         if over:
             self._ending = "it was a success" if success else "terminated" if terminated else "truncated"
-        return GameStep(float(reward), over, said, success)
+        return GameStep(float(reward), terminated, said, success, truncated)
 
     def stats(self) -> Mapping[str, float]:
         return {}

@@ -5,6 +5,7 @@ Only `reset_env` and `step_env` of the library are used: its `step` resets by it
 """
 
 import difflib
+import functools
 import inspect
 import itertools
 from pathlib import Path
@@ -16,8 +17,10 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 
 from envs.errors import EnvError, EnvUnavailable
-from envs.gymnax.games import GAMES
+from envs.gymnax import pictures
+from envs.gymnax.games import GAMES, REWARDS
 from envs.gymnax.sentences import Game, Step
+from envs.pictures import Picture
 from envs.types import EnvSpec, JaxEnv, ObsSpec, TimeStep
 
 LEVELS = 5
@@ -159,8 +162,7 @@ class Gymnax:
         self._game = game
         self._table = action_table
         self._sentences = tuple(game.sentences)
-        key = jax.random.key(0)
-        obs, self._state_like = jax.eval_shape(lambda k: env.reset_env(k, params), key)
+        obs, self._first_state = jax.eval_shape(lambda k: env.reset_env(k, params), jax.random.key(0))
         space = env.observation_space(params)
         self._categories: int | None = getattr(space, "n", None)
         planes = env_id.endswith("-MinAtar")
@@ -174,20 +176,24 @@ class Gymnax:
             action_names=_action_names(env, params, game, action_table),
             max_episode_steps=int(params.max_steps_in_episode),
             event_size=len(self._sentences),
+            reward=REWARDS[env_id.partition(":")[2]],
         )
-        self._state_like = self._settled(key)
 
-    def _settled(self, key: PRNGKeyArray) -> Any:
-        """Returns shapes and types of the state that hold for a first one and for all that follow it."""
-        action = self._act(jnp.zeros((), jnp.int32))
+    @functools.cached_property
+    def _state_like(self) -> Any:
+        """Shapes and types of the state that hold for a first one and for all that follow it.
+
+        Found out when first needed: `oni envs list` does without.
+        """
+        key = jax.eval_shape(lambda: jax.random.key(0))
 
         def after(k: PRNGKeyArray, state: Any) -> Any:
-            return self._env.step_env(k, state, action, self._params)[1]
+            return self._env.step_env(k, state, self._act(jnp.zeros((), jnp.int32)), self._params)[1]
 
         def dtypes(state: Any) -> Any:
             return jax.tree.map(lambda leaf: leaf.dtype, state)
 
-        state = self._state_like
+        state = self._first_state
         while True:
             settled = jax.tree.map(
                 lambda a, b: jax.ShapeDtypeStruct(a.shape, jnp.promote_types(a.dtype, b.dtype)),
@@ -241,6 +247,10 @@ class Gymnax:
             event=jnp.stack(happened) if happened else jnp.zeros(0, jnp.uint8),
             info={"success": (terminated | truncated) & jnp.asarray(self._game.won(step), jnp.bool_)},
         )
+
+    def depict(self, obs: np.ndarray) -> Picture:
+        """Returns what is seen: a grid of cells, or numbers."""
+        return pictures.picture(self.spec.id.partition(":")[2], obs)
 
     def describe(self, event: np.ndarray) -> str:
         """Returns the caption of an event: the sentences that apply."""

@@ -11,7 +11,7 @@ CELL_SIDE_PX = 16
 
 _FREE, _WALL, _GOAL, _HOLE, _AGENT = range(5)
 _MAZE_COLORS = np.array([[235, 235, 235], [90, 90, 90], [60, 180, 75], [40, 80, 160], [220, 50, 47]], np.uint8)
-_PLANE_COLORS = np.array(
+PLANE_COLORS = np.array(
     [
         [0, 0, 0],
         [255, 255, 255],
@@ -38,7 +38,7 @@ def planes(env: Any, params: Any, state: Any) -> UInt8[np.ndarray, "H W 3"]:
     """Draws a game that observes planes of cells, the lower-numbered plane on top."""
     obs = np.asarray(env.observe(jax.random.key(0), state, None, params))
     shown = obs.reshape(*obs.shape[:2], -1) > 0
-    return _paint(np.where(shown.any(-1), shown.argmax(-1) + 1, 0), _PLANE_COLORS)
+    return _paint(np.where(shown.any(-1), shown.argmax(-1) + 1, 0), PLANE_COLORS)
 
 
 def maze(env: Any, params: Any, state: Any) -> UInt8[np.ndarray, "H W 3"]:

@@ -35,3 +35,33 @@ GAMES: Mapping[str, Game] = {
 }
 """In the library's order; that none is missing is tested. Listing them here spares `oni envs` the 2 s that importing
 gymnax takes."""
+
+REWARDS: Mapping[str, str] = {
+    "CartPole-v1": "1 a step until it falls",
+    "Pendulum-v1": "minus angle, speed and torque, squared",
+    "Acrobot-v1": "-1 a step until it swings up",
+    "MountainCar-v0": "-1 a step until it is up",
+    "MountainCarContinuous-v0": "100 at the top, minus force squared",
+    "Asterix-MinAtar": "1 for gold",
+    "Breakout-MinAtar": "1 a brick",
+    "Freeway-MinAtar": "1 a crossing",
+    "Seaquest-MinAtar": "1 for a fish or submarine shot; oxygen left when the divers are brought up",
+    "SpaceInvaders-MinAtar": "1 an alien",
+    "Catch-bsuite": "1 for catching, -1 for missing",
+    "DeepSea-bsuite": "1 for the treasure, a little less for each move to the right",
+    "MemoryChain-bsuite": "1 for recalling, -1 for not",
+    "UmbrellaChain-bsuite": "1 or -1 at the end; before it 1 or -1 at random",
+    "DiscountingChain-bsuite": "1 after 1, 3, 10, 30 or 100 steps; for one of these 1.1",
+    "MNISTBandit-bsuite": "1 for the right digit, -1 for another",
+    "SimpleBandit-bsuite": "0 to 1, by arm",
+    "FourRooms-misc": "1 at the goal",
+    "MetaMaze-misc": "10 at the goal, each time",
+    "PointRobot-misc": "1 a step at the goal",
+    "BernoulliBandit-misc": "1 or 0, by the odds of the arm",
+    "GaussianBandit-misc": "0, or a number drawn",
+    "Reacher-misc": "nearness to the goal, each step",
+    "Swimmer-misc": "nearness to the goal away from urchins, each step",
+    "Pong-misc": "1 a step until somebody misses",
+    "FrozenLake-misc": "1 at the goal",
+}
+"""What pays, in a few words, with the library's own settings."""

@@ -1,6 +1,7 @@
 """The games of a pool that step at once."""
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int
@@ -9,13 +10,40 @@ from envs.errors import EnvError
 from envs.host.arena import Arena, SharedRows
 from envs.host.crew import Crew
 from envs.host.history import History
-from envs.host.types import Arrays, HostEnv, HostTimeStep
+from envs.host.types import Arrays, HostEnv, HostTimeStep, ShowsScenes
 from envs.host.wire import Episode
 from envs.spec import EnvSpec
 
 LOST_ENDING = "the process of this game died"
 
 _NO_ACTIONS = np.zeros(0, np.int32)
+
+
+class _Open(NamedTuple):
+    """The shared memory of a group.
+
+    shared: of observations only what the policy's are made of. shown, last_shown: what pictures are made of, now and
+    at the end of an episode. memory: all bytes.
+    """
+
+    shared: SharedRows
+    shown: Arrays
+    last_shown: Arrays
+    memory: np.ndarray
+
+    @classmethod
+    def of(cls, env: HostEnv, arena: Arena, rows: slice) -> "_Open":
+        """Returns the part of an arena that belongs to some rows."""
+        shared = arena.rows(rows.start, rows.stop)
+        names = env.shown if isinstance(env, ShowsScenes) and all(name in shared.raw for name in env.shown) else ()
+        return cls(
+            shared=shared._replace(
+                raw={name: shared.raw[name] for name in env.raw}, final={name: shared.final[name] for name in env.raw}
+            ),
+            shown={name: shared.raw[name] for name in names},
+            last_shown={name: shared.final[name] for name in names},
+            memory=arena.memory,
+        )
 
 
 class Group:
@@ -30,8 +58,7 @@ class Group:
         self._env, self._crew, self._spec = env, crew, env.spec
         self._num_envs = num_envs
         self._index = first_row // num_envs
-        rows = self.rows
-        self._open: tuple[SharedRows, np.ndarray] | None = (arena.rows(rows.start, rows.stop), arena.memory)
+        self._open: _Open | None = _Open.of(env, arena, self.rows)
         self._lost = np.zeros(num_envs, np.bool_)
         # What `info` says of figures where no episode ended: zeros that nobody can write to, so that they can be lent.
         nothing = np.zeros(num_envs, np.float32)
@@ -72,7 +99,7 @@ class Group:
     def _shared(self) -> SharedRows:
         if self._open is None:
             raise EnvError("the pool of these games is closed")
-        return self._open[0]
+        return self._open.shared
 
     def close(self) -> None:
         """Lets go of the shared memory; nothing more can be played."""
@@ -204,7 +231,7 @@ class Group:
     def _observe(self, raw: Arrays) -> dict[str, np.ndarray]:
         """Returns observations that share nothing with the memory that workers write to."""
         assert self._open is not None
-        memory = self._open[1]
+        memory = self._open.memory
         obs = self._env.observe(raw)
         return {n: a.copy() if np.may_share_memory(a, memory) else a for n, a in obs.items()}
 
@@ -220,6 +247,15 @@ class Group:
     def episodes(self, rows: Iterable[int]) -> list[Episode]:
         """Returns the running episodes of rows of this group, from their start."""
         return [Episode(self.first_row + row, int(self.history.episode[row]), _NO_ACTIONS) for row in rows]
+
+    def scenes(self) -> tuple[Arrays, Arrays]:
+        """Returns what is shown now and, where the last step ended an episode, what was shown at its end.
+
+        They are the shared memory itself: read them before the next `send`. Empty for games that show nothing.
+        """
+        _ = self._shared  # raises if there is none
+        assert self._open is not None
+        return self._open.shown, self._open.last_shown
 
     @property
     def raw(self) -> Arrays:

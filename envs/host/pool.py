@@ -13,7 +13,7 @@ from envs.host.crew import Crew
 from envs.host.group import Group
 from envs.host.history import NEW_EPISODES, Snapshot, checksums, read_snapshot
 from envs.host.process import WorkerProcess
-from envs.host.types import HostEnv, HostTimeStep
+from envs.host.types import HostEnv, HostTimeStep, ShowsScenes
 from envs.host.wire import MAX_GROUPS, Episode
 
 _NO_ACTIONS = np.zeros(0, np.int32)
@@ -35,6 +35,7 @@ class GamePool:
         seed: seeds every episode, together with its row and number.
         num_workers: processes, default one for each usable core; more than there are games in a group are not started.
         step_timeout_s: time a single step of a single game may take before its worker is taken for hung and killed.
+        scenes: games that can (`ShowsScenes`) also write what a person would see; `Group.scenes` gives it.
 
     Raises:
         EnvError: an argument is out of range.
@@ -49,6 +50,7 @@ class GamePool:
         num_groups: int = 2,
         num_workers: int | None = None,
         step_timeout_s: float = 60.0,
+        scenes: bool = False,
     ) -> None:
         if not 1 <= num_groups <= MAX_GROUPS:
             raise EnvError(f"there must be 1 to {MAX_GROUPS} groups of games, not {num_groups}")
@@ -67,6 +69,9 @@ class GamePool:
         self._num_groups = num_groups
         self.num_workers = min(num_workers or len(os.sched_getaffinity(0)), self._group_size)
         self._step_timeout_s = step_timeout_s
+        self._written = dict(env.raw)
+        if scenes and isinstance(env, ShowsScenes):
+            self._written |= env.scene
         self._memory = -1
         self._crew: Crew | None = None
         self._deaths = 0
@@ -82,6 +87,11 @@ class GamePool:
     def deaths(self) -> int:
         """Workers that died, or hung and were killed, so far."""
         return self._deaths if self._crew is None else self._crew.deaths
+
+    @property
+    def repeats(self) -> str:
+        """What the environment says of its games."""
+        return self.env.spec.repeats
 
     @property
     def pids(self) -> list[int]:
@@ -100,7 +110,7 @@ class GamePool:
             EnvError: the games cannot be made; the message says why.
         """
         fields = arena_fields(
-            self.env.raw,
+            self._written,
             num_envs=self.num_envs,
             num_stats=len(self.env.spec.episode_stats),
             num_workers=self.num_workers,

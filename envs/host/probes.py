@@ -25,9 +25,10 @@ class Probe:
 
     length: steps of an episode. obs: from cue and step to the two observed numbers. reward: of an action.
     decides: whether the action on the last step makes the success. captions: of the wrong and the right action.
-    truncates: the episode ends by time limit instead of by itself.
+    truncates: the episode ends by time limit instead of by itself. pays: the reward, in a few words.
     """
 
+    pays: str
     length: int = 1
     num_actions: int = 2
     obs: Callable[[float, int], tuple[float, float]] = lambda cue, step: (0.0, 0.0)
@@ -47,16 +48,21 @@ def _sign(right: bool) -> float:
 
 PROBES = {
     "obs-policy": Probe(
-        obs=lambda cue, step: (cue, 0.0), reward=lambda cue, step, action: _sign(_matches(cue, action))
+        "1 for the action shown, else -1",
+        obs=lambda cue, step: (cue, 0.0),
+        reward=lambda cue, step, action: _sign(_matches(cue, action)),
     ),
     "memory": Probe(
+        "1 at the end for the action shown at the start, else -1",
         length=4,
         obs=lambda cue, step: (cue if step == 0 else 0.0, step / 4),
         reward=lambda cue, step, action: _sign(_matches(cue, action)) if step == 3 else 0.0,
     ),
-    "time-limit": Probe(length=5, num_actions=1, reward=lambda cue, step, action: 1.0, decides=False, truncates=True),
+    "time-limit": Probe(
+        "1 a step", length=5, num_actions=1, reward=lambda cue, step, action: 1.0, decides=False, truncates=True
+    ),
     "intrinsic": Probe(
-        length=2, obs=lambda cue, step: (cue, 0.0), captions=(b"You hear the wind.", b"You find a coin.")
+        "nothing", length=2, obs=lambda cue, step: (cue, 0.0), captions=(b"You hear the wind.", b"You find a coin.")
     ),
 }
 
@@ -122,6 +128,7 @@ class HostProbe:
             max_episode_steps=probe.length,
             says_text=any(probe.captions),
             episode_stats=("cue",),
+            reward=probe.pays,
         )
 
     def observe(self, raw: Arrays) -> dict[str, np.ndarray]:

@@ -13,9 +13,9 @@ from envs.host.arena import CAPTION_BYTES
 from envs.host.history import checksums
 from envs.host.pool import GamePool
 from envs.host.seeding import episode_seed
-from envs.host.types import Arrays, Game, GameStep, HostEnv, HostTimeStep
+from envs.host.testing_pools import check_array, check_library_pool, require
+from envs.host.types import Arrays, Game, GameStep, HostEnv, HostTimeStep, OpensPool
 from envs.host.worker import load_factory
-from envs.spec import ObsSpec
 
 _WARM_UP_STEPS = 20
 """Actions of an episode that games play before they are tried again, so that what they keep from it shows."""
@@ -35,12 +35,6 @@ class Play(NamedTuple):
     captions: set[bytes]
 
 
-def require(condition: bool | np.bool_, rule: str) -> None:
-    """Raises `EnvContractError` with the rule unless the condition holds."""
-    if not condition:
-        raise EnvContractError(rule)
-
-
 def check_host_env(env: HostEnv, *, seed: int, num_envs: int, num_steps: int | None) -> int:
     """Does what `envs.testing.check_env` says for games on the host: here, and in worker processes.
 
@@ -56,8 +50,14 @@ def check_host_env(env: HostEnv, *, seed: int, num_envs: int, num_steps: int | N
     actions = np.random.default_rng(seed).integers(0, env.spec.num_actions, (steps, num_envs), np.int32)
     play = _Table(env, seed, num_envs).play(actions)
     again = _Table(env, seed, num_envs, used=True).play(actions)
-    _compare(play, again, "games that had played before, into arrays that held something else, gave other")
-    _compare(play, _play_in_workers(env, seed, actions), "worker processes gave other")
+    repeats = env.spec.repeats != "never"
+    if repeats:
+        _compare(play, again, "games that had played before, into arrays that held something else, gave other")
+    in_workers = _play_in_workers(env, seed, actions)
+    if repeats:
+        _compare(play, in_workers, "worker processes gave other")
+    if isinstance(env, OpensPool):
+        check_library_pool(env, actions, seed=seed)
     return len(play.captions - {b""})
 
 
@@ -119,7 +119,8 @@ class _Table:
         for row, game in enumerate(self._games):
             game.reset(episode_seed(self._seed + 1, row, 0))
             for action in actions[:_WARM_UP_STEPS, row].tolist():
-                if game.step(action).terminated:
+                result = game.step(action)
+                if result.terminated or result.truncated:
                     break
         for array in self._raw.values():
             array.reshape(-1).view(np.uint8)[:] = _GARBAGE if array.dtype != np.bool_ else 1
@@ -131,11 +132,11 @@ class _Table:
             self._length[row] += 1
             result = game.step(action)
             require(isinstance(result, GameStep), f"step returned {type(result).__name__}, expected GameStep")
-            self._check_result(result, last=result.terminated or self._is_over(row))
+            self._check_result(result, last=self._is_over(row, result))
             results.append(result)
         before = self._seen()
         for row, result in enumerate(results):
-            over = result.terminated or self._is_over(row)
+            over = self._is_over(row, result)
             ends.append(self._end(row, before["raw observations"][row], result) if over else "")
             if not over:
                 self._between.add(before["raw observations"][row])
@@ -150,15 +151,18 @@ class _Table:
             "final observations": final,
         }
 
-    def _is_over(self, row: int) -> bool:
-        return self._length[row] >= self._env.spec.max_episode_steps
+    def _is_over(self, row: int, result: GameStep) -> bool:
+        cut = result.truncated or self._length[row] >= self._env.spec.max_episode_steps
+        return bool(result.terminated or cut)
 
     def _check_result(self, result: GameStep, *, last: bool) -> None:
-        reward, terminated, caption, success = result
+        reward, terminated, caption, success, truncated = result
         require(isinstance(reward, (float, int, np.floating)), f"reward is {reward!r}, expected a float")
         require(math.isfinite(reward), f"a reward is not finite: {reward}")
         require(isinstance(terminated, (bool, np.bool_)), f"terminated is {terminated!r}, expected a bool")
         require(isinstance(success, (bool, np.bool_)), f"success is {success!r}, expected a bool")
+        require(isinstance(truncated, (bool, np.bool_)), f"truncated is {truncated!r}, expected a bool")
+        require(not (terminated and truncated), "a step is both terminated and truncated")
         require(isinstance(caption, bytes), f"caption is {caption!r}, expected bytes")
         require(len(caption) <= CAPTION_BYTES, f"a caption has {len(caption)} bytes, at most {CAPTION_BYTES} are kept")
         require(self._env.spec.says_text or not caption, f"caption {caption!r}, but the spec says that there are none")
@@ -167,7 +171,7 @@ class _Table:
     def _end(self, row: int, signature: int, result: GameStep) -> str:
         """Checks what is asked at the end, begins the next episode and returns all of it in words."""
         game, names = self._games[row], self._env.spec.episode_stats
-        if result.terminated:
+        if result.terminated or result.truncated:
             self._last.append(signature)
         stats = game.stats()
         for name in names:
@@ -204,7 +208,7 @@ def _check_observe(env: HostEnv, raw: Arrays) -> dict[str, np.ndarray]:
     assert isinstance(env.spec.obs, Mapping)
     require(set(obs) == set(env.spec.obs), f"observe returns {sorted(obs)}, the spec promises {sorted(env.spec.obs)}")
     for name, spec in env.spec.obs.items():
-        _check_array(name, obs[name], rows, spec)
+        check_array(name, obs[name], rows, spec)
     unchanged = all(np.array_equal(array, kept[n], equal_nan=array.dtype.kind == "f") for n, array in raw.items())
     require(unchanged, "observe changes the raw arrays that it is given")
     before = checksums(obs)
@@ -212,23 +216,6 @@ def _check_observe(env: HostEnv, raw: Arrays) -> dict[str, np.ndarray]:
     require(checksums(obs) == before, "observe changes what it returned before: it must not give the same memory twice")
     require(checksums(single) == before[:1], "observe shows a row alone otherwise than among others")
     return obs
-
-
-def _check_array(name: str, array: np.ndarray, rows: int, spec: ObsSpec) -> None:
-    require(
-        array.shape == (rows, *spec.shape) and array.dtype == spec.dtype,
-        f"obs {name!r} of {rows} rows is {array.dtype}{list(array.shape)}, "
-        f"the spec promises {spec.dtype}{[rows, *spec.shape]}",
-    )
-    if spec.num_values is not None:
-        highest = array.reshape(-1, spec.shape[-1]).max(axis=0)
-        require(
-            bool((highest < np.asarray(spec.num_values)).all()),
-            f"obs {name!r} reaches {highest.tolist()}, the spec promises values below {spec.num_values}",
-        )
-    require(
-        array.dtype.kind != "f" or bool(np.isfinite(array).all()), f"obs {name!r} holds numbers that are not finite"
-    )
 
 
 def _play_in_workers(env: HostEnv, seed: int, actions: np.ndarray) -> Play:
@@ -242,7 +229,7 @@ def _play_in_workers(env: HostEnv, seed: int, actions: np.ndarray) -> Play:
                     group.send(share)
                 steps.append(_join([_signatures(env, group.recv()) for group in pool.groups]))
             require(pool.deaths == 0, "worker processes of the games died; the log says how")
-            pool.restore(json.loads(json.dumps(pool.snapshot())))
+            pool.restore(json.loads(json.dumps(pool.snapshot())), replay=pool.repeats != "never")
     except EnvContractError:
         raise
     except EnvError as error:

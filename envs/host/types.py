@@ -20,20 +20,23 @@ class GameStep(NamedTuple):
     """What one action led to; the observation is in the arrays the game was attached to.
 
     terminated: the episode ended for good. caption: what the game said, any bytes, empty for nothing; on the last step
-    too. success: only on the last step.
+    too. success: only on the last step. truncated: the game cut the episode off by a limit of its own, so what would
+    have come still counts; the limit of the spec is none of its business.
     """
 
     reward: float
     terminated: bool
     caption: bytes
     success: bool = False
+    truncated: bool = False
 
 
 @runtime_checkable
 class Game(Protocol):
-    """One game in a worker process. Never resets by itself and knows no step limit.
+    """One game in a worker process. Never resets by itself and need not know the step limit.
 
-    The same seed and actions give the same observations, rewards and captions, byte for byte, in every process.
+    The same seed and actions give the same observations, rewards and captions, byte for byte, in every process. Games
+    that have nothing to say by the last three methods can inherit them.
     """
 
     def attach(self, raw: Arrays) -> None:
@@ -50,15 +53,15 @@ class Game(Protocol):
 
     def stats(self) -> Mapping[str, float]:
         """Returns the `episode_stats` of the spec for the episode so far; asked when it ended or was cut off."""
-        ...
+        return {}
 
     def ending(self) -> str:
         """Says in words how the episode ended, empty if there is nothing to say."""
-        ...
+        return ""
 
     def close(self) -> None:
         """Frees what the game holds."""
-        ...
+        return
 
 
 @runtime_checkable
@@ -87,6 +90,40 @@ class HostEnv(Protocol):
 
     def observe(self, raw: Arrays) -> dict[str, np.ndarray]:
         """From raw arrays `[N, ...]` to observations `[N, ...]`; never keeps or changes what it is given."""
+        ...
+
+
+@runtime_checkable
+class ShowsScenes(Protocol):
+    """A `HostEnv` whose games also write what a person at the game would see; optional, and asked for by `scenes`.
+
+    `raw` and `scene` have no name in common. A game that is to write both gets the arrays of both by `attach`.
+    """
+
+    @property
+    def scene(self) -> Mapping[str, ObsSpec]:
+        """Arrays that one game writes for pictures alone."""
+        ...
+
+    @property
+    def shown(self) -> Sequence[str]:
+        """Names of the arrays, of `raw` and of `scene`, that a picture is made of."""
+        ...
+
+    def depict_scene(self, shown: Arrays) -> Mapping[str, Any]:
+        """Returns the picture (see `envs.pictures`) of one game, from copies of the arrays that `shown` names."""
+        ...
+
+
+@runtime_checkable
+class GivesScenes(Protocol):
+    """A `HostVectorEnv` of games that write scenes."""
+
+    def scenes(self) -> tuple[Arrays, Arrays]:
+        """Returns what is shown now and, where the last step ended an episode, what was shown at its end.
+
+        They are the memory that the games write to: read them before the next `send`.
+        """
         ...
 
 
@@ -156,12 +193,17 @@ class Games(Protocol):
         """Workers that died so far."""
         ...
 
+    @property
+    def repeats(self) -> str:
+        """Whether `restore` can bring running episodes back: `always`, `unknown` or `never`, as `EnvSpec.repeats`."""
+        ...
+
     def snapshot(self) -> dict[str, Any]:
         """Returns what `restore` needs, as JSON values."""
         ...
 
     def restore(self, snapshot: Mapping[str, Any], *, replay: bool = True) -> tuple[HostTimeStep, ...]:
-        """Goes back to a snapshot, or begins new episodes (`replay=False`)."""
+        """Goes back to a snapshot, or begins new episodes (`replay=False`), also after going back has failed."""
         ...
 
     def __enter__(self) -> Any: ...

@@ -104,7 +104,8 @@ class Games:
         game.reset(episode_seed(self._seed, episode.row, episode.number))
         for played, action in enumerate(episode.actions.tolist(), 1):
             beat(episode.row)
-            if game.step(action).terminated:
+            result = game.step(action)
+            if result.terminated or result.truncated:
                 return f"the episode ended after {played} of the {len(episode.actions)} actions it had survived"
         return ""
 
@@ -114,9 +115,9 @@ class Games:
         rewards: list[float] = []
         for i, (game, action) in enumerate(zip(self.games, shared.action.tolist(), strict=True)):
             beat(first + i)
-            reward, terminated, caption, success = game.step(action)
+            reward, terminated, caption, success, truncated = game.step(action)
             lengths[i] += 1
-            cut = not terminated and lengths[i] >= limit
+            cut = not terminated and (truncated or lengths[i] >= limit)
             if caption:
                 caption = caption[:CAPTION_BYTES]
                 shared.caption[i][: len(caption)] = caption

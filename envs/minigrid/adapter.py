@@ -22,7 +22,8 @@ from xminigrid.types import AgentState, State, StepType
 from xminigrid.types import TimeStep as LibraryTimeStep
 
 from envs.errors import EnvError
-from envs.minigrid import captions
+from envs.minigrid import captions, pictures
+from envs.pictures import Picture
 from envs.talkative import Talkative
 from envs.types import EnvSpec, JaxEnv, ObsSpec, TimeStep
 
@@ -144,6 +145,7 @@ class MiniGrid:
             action_names=ACTION_NAMES,
             max_episode_steps=params.max_steps,
             event_size=captions.EVENT_SIZE,
+            reward="1 - 0.9 * steps / limit on success",
         )
 
     def _observe(self, grid: UInt8[Array, "h w 2"], agent: AgentState) -> UInt8[Array, "v v 2"]:
@@ -222,6 +224,10 @@ class MiniGrid:
     def describe(self, event: np.ndarray) -> str:
         """Returns the caption of an event."""
         return captions.describe(event)
+
+    def depict(self, obs: UInt8[np.ndarray, "v v 2"]) -> Picture:
+        """Returns what the agent sees, as a grid of cells."""
+        return pictures.picture(obs)
 
     def render(self, state: State[Any]) -> np.ndarray:
         """Draws one state."""

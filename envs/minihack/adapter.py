@@ -6,7 +6,7 @@ from typing import Any
 
 from envs.errors import EnvError
 from envs.minihack.actions import actions_of
-from envs.minihack.definitions import read_definition
+from envs.minihack.definitions import Definition, read_definition
 from envs.nethack.adapter import OBSERVATIONS, NetHackEnv
 from envs.nethack.observe import obs_spec
 from envs.spec import EnvSpec
@@ -21,6 +21,19 @@ def names() -> list[str]:
     stairs and events (Sokoban).
     """
     return resources.files("envs").joinpath("data", "minihack.txt").read_text("ascii").split()
+
+
+def _pays(definition: Definition) -> str:
+    """Says in a few words what a task pays."""
+    words = ["1 on the stairs down"] if definition.stairs_reward else []
+    paid = {event.reward for event in definition.events}
+    if -1.0 in paid:
+        words += ["1 at the right end", "-1 at the wrong one"]
+    elif 0.5 in paid:
+        words.append("0.5 an apple")
+    elif paid:
+        words.append("1 when it is done")
+    return ", ".join(words)
 
 
 class MiniHackEnv(NetHackEnv):
@@ -90,6 +103,7 @@ def make(
         max_episode_steps=max_episode_steps or definition.max_episode_steps,
         says_text=True,
         episode_stats=STATS,
+        reward=_pays(definition),
     )
     fields = definition._asdict() | {"events": [list(event) for event in definition.events]}
     options: dict[str, Any] = {"definition": fields, "step_penalty": float(step_penalty)}

@@ -12,11 +12,24 @@ from envs.nethack.actions import action_set
 from envs.nethack.engine import check_character
 from envs.nethack.game import RAW, STATS
 from envs.nethack.observe import make_observer, obs_spec
+from envs.nethack.pictures import SCENE, SHOWN, picture
 from envs.nethack.tasks import TASKS
+from envs.pictures import Picture
 from envs.spec import EnvSpec, ObsSpec
 
 MAX_EPISODE_STEPS = 5_000  # of NLE's tasks
 OBSERVATIONS = ("crop", "full")
+
+_REWARDS = {
+    "score": "change of the in-game score",
+    "oracle": "50 beside the Oracle",
+    "staircase": "50 for stairs down to depth 2",
+    "staircase-3": "50 for stairs down to depth 3",
+    "staircase-4": "50 for stairs down to depth 4",
+    "gold": "gold gained",
+    "eat": "nutrition gained",
+    "scout": "1 a square newly seen",
+}
 
 
 def names() -> list[str]:
@@ -46,6 +59,8 @@ class NetHackEnv:
     """
 
     factory = "envs.nethack.game:make_game"
+    scene = SCENE
+    shown = SHOWN
 
     def __init__(self, spec: EnvSpec, options: Mapping[str, Any], *, full: bool, crop: int) -> None:
         self.spec = spec
@@ -56,6 +71,10 @@ class NetHackEnv:
     @property
     def raw(self) -> Mapping[str, ObsSpec]:
         return {name: ObsSpec(shape, np.dtype(dtype)) for name, (shape, dtype) in RAW.items()}
+
+    def depict_scene(self, shown: Arrays) -> Picture:
+        """Returns the terminal."""
+        return picture(shown)
 
     def observe(self, raw: Arrays) -> dict[str, np.ndarray]:
         rows = len(raw["misc"])
@@ -105,6 +124,7 @@ def make(
         max_episode_steps=max_episode_steps,
         says_text=True,
         episode_stats=STATS,
+        reward=_REWARDS[name],
     )
     options: dict[str, Any] = {"task": name, "actions": actions, "character": check_character(character)}
     if record_dir is not None:

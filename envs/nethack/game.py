@@ -33,6 +33,9 @@ _PRIVATE: Mapping[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "glyphs": (MAP_SHAPE, np.int16),
     "internal": ((9,), np.int32),
     "program_state": ((6,), np.int32),
+}
+# What the game reads, and people see where the trainer asks for scenes.
+_SCREEN: Mapping[str, tuple[tuple[int, ...], type[np.generic]]] = {
     "tty_chars": (SCREEN_SHAPE, np.uint8),
     "tty_cursor": ((2,), np.uint8),
 }
@@ -99,6 +102,9 @@ class NetHackGame:
         arrays = {name: raw[name].view(dtype) for name, (_, dtype) in RAW.items()}
         for name, (shape, dtype) in _PRIVATE.items():
             arrays[name] = np.zeros(shape, dtype)
+        self._shows = all(name in raw for name in _SCREEN)
+        for name, (shape, dtype) in _SCREEN.items():
+            arrays[name] = raw[name].view(dtype) if self._shows else np.zeros(shape, dtype)
         self._arrays = arrays
         self._message = arrays["message"]
         self._blstats = arrays["blstats"].data
@@ -268,4 +274,5 @@ class NetHackGame:
 
     def _keep_scene(self) -> None:
         if self._scene is None and self._blstats[TIME]:
-            self._scene = {name: self._arrays[name].copy() for name in ("chars", "colors", "blstats")}
+            names = ("chars", "colors", "blstats", *(_SCREEN if self._shows else ()))
+            self._scene = {name: self._arrays[name].copy() for name in names}

@@ -10,6 +10,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 
+from llm_annotator.addresses import endpoint_configs
 from llm_annotator.backends.base import Backend
 from llm_annotator.choices import unknown_name
 from llm_annotator.config import BackendConfig
@@ -39,6 +40,10 @@ class _Builtin:
 
 
 _BUILTINS = {
+    "completions": _Builtin(
+        "llm_annotator.backends.completions:create",
+        "any OpenAI-compatible server (vLLM, llama.cpp, Ollama, SGLang, OpenAI), chat or completions, by plain HTTP",
+    ),
     "llama-cpp": _Builtin(
         "llm_annotator.backends.llama_cpp:create",
         "a model on this machine: starts llama.cpp's server on a GGUF file (default SmolLM2-135M-Instruct)",
@@ -47,7 +52,7 @@ _BUILTINS = {
     ),
     "openai": _Builtin(
         "llm_annotator.backends.openai:create",
-        "any OpenAI-compatible server (vLLM, llama.cpp, Ollama, OpenAI), chat or completions",
+        "as `completions`, but through the openai SDK, which takes seven times the processor time",
         requires="openai",
         install="pip install openai",
     ),
@@ -65,9 +70,12 @@ _BUILTINS = {
 def create_backend(config: BackendConfig) -> Backend:
     """Returns the backend that `config.kind` names; nothing is started or asked before `async with`.
 
+    Of several addresses (`config.endpoints`) it is that of the first; a backend never sees more than one.
+
     Raises:
         ConfigError: no backend of that name, a library that it needs is missing, or a setting that it cannot use.
     """
+    config = next(iter(endpoint_configs(config).values()))
     builtin = _BUILTINS.get(config.kind)
     if builtin is not None:
         if reason := _missing(builtin):

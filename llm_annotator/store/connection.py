@@ -66,6 +66,8 @@ def open_for_writing(path: Path) -> sqlite3.Connection:
             # and FULL would pay an fsync a commit against that; a lost label is merely asked again.
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA foreign_keys = ON")
+            # A label of a part adds an annotation of the captions that hold it, inside the trigger of its own.
+            connection.execute("PRAGMA recursive_triggers = ON")
             migrate(connection, str(path))
     except BaseException:
         connection.close()

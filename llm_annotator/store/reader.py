@@ -45,10 +45,12 @@ _CAPTIONS = """SELECT c.id, c.text, c.first_seen_at, coalesce(o.count, 0), o.epi
 _COUNT = """SELECT count(*) FROM captions c {join}
     LEFT JOIN labels l ON l.caption_id = c.id AND l.labeler_id = :labeler WHERE {conditions}"""
 
-_SUMMARY = """SELECT (SELECT count(*) FROM captions), (SELECT total(reward_sum) FROM occurrences),
+_SUMMARY = """SELECT (SELECT count(*) FROM captions) - (SELECT count(*) FROM mere_parts),
+    (SELECT total(reward_sum) FROM occurrences),
     count(*) FILTER (WHERE helpful = 1), count(*) FILTER (WHERE helpful = 0),
     count(*) FILTER (WHERE status = 'unparsed'), count(*) FILTER (WHERE status = 'failed'),
-    count(*) FILTER (WHERE source = 'human') FROM labels WHERE labeler_id = :labeler"""
+    count(*) FILTER (WHERE source = 'human') FROM labels
+    WHERE labeler_id = :labeler AND caption_id NOT IN (SELECT caption_id FROM mere_parts)"""
 _SUMMARY_OF_RUN = """WITH o AS (SELECT caption_id, reward_sum FROM occurrences WHERE run_id = :run)
     SELECT (SELECT count(*) FROM o), (SELECT total(reward_sum) FROM o),
     count(*) FILTER (WHERE helpful = 1), count(*) FILTER (WHERE helpful = 0),
@@ -84,7 +86,8 @@ _PAIRS = """WITH pairs AS (
 _TOTALS = """WITH questions AS (
         SELECT tokens_in, tokens_out, latency_s FROM annotations
         UNION ALL SELECT tokens_in, tokens_out, latency_s FROM comparisons)
-    SELECT (SELECT count(*) FROM captions), (SELECT count(*) FROM annotations), (SELECT count(*) FROM comparisons),
+    SELECT (SELECT count(*) FROM captions), (SELECT count(*) FROM annotations WHERE backend <> 'parts'),
+        (SELECT count(*) FROM comparisons),
         (SELECT count(*) FROM overrides), (SELECT count(*) FROM runs), (SELECT count(*) FROM labelers),
         coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0), avg(latency_s) FROM questions"""
 

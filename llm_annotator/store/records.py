@@ -19,6 +19,7 @@ class AnswerRecord:
     prompt_prefix, prompt_suffix: exactly what was sent; their concatenation is the whole prompt.
     answer: the raw answer, None if none came.
     logprobs: natural log-probability of the alternatives for the first answer token.
+    backend: kind of backend, and what its answer was read from: "openai, log-probabilities".
     attempts: requests that it took, those included that the caption was not to blame for.
     detail: why there is no label, empty if there is one.
     created_at: seconds since 1970, UTC.

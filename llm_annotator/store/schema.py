@@ -5,7 +5,8 @@ single statements, so that all of them run inside one transaction.
 
 What is in force for a caption is stated once, in `_REFRESH_LABEL`: the newest override that was not taken back, else
 the newest annotation with a label, else the newest annotation. Triggers keep that in `labels`, so every read is a
-look-up, and any program that adds an annotation or an override keeps it right.
+look-up, and any program that adds an annotation or an override keeps it right. Labels of captions that are asked about
+by parts follow in the same way: see `combining`.
 
 Of an ordered pair of captions the newest comparison with a label is in force, else the newest one; nobody overrules
 those, so the view `comparisons_in_force` says it. A comparison that is not in force is no news to anyone.
@@ -15,6 +16,8 @@ import sqlite3
 from collections.abc import Sequence
 
 from llm_annotator.errors import StoreCorrupt, StoreNewerSchema
+from llm_annotator.store.combining import PARTS, PARTS_FOR_READERS
+from llm_annotator.store.spending import SPENDING, SPENT_BEFORE
 
 APPLICATION_ID = 0x4F4E4941
 """`PRAGMA application_id` of a store: "ONIA"."""
@@ -141,9 +144,46 @@ _V2: Migration = (
     END""",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_V1, _V2)
+_TOTALS_OF_CAPTIONS = """SELECT caption_id, sum(count) AS count, sum(episode_count) AS episode_count,
+    min(first_step) AS first_step, max(last_step) AS last_step, total(reward_sum) AS reward_sum
+    FROM occurrences"""
 
-_FOR_READERS: tuple[Migration, ...] = ((), _V2_FOR_READERS)
+# Not INSERT OR REPLACE: what a statement that fires a trigger does about a conflict holds inside the trigger too.
+_FORGET_TOTALS = "DELETE FROM caption_totals WHERE caption_id = NEW.caption_id;"
+_REFRESH_TOTALS = f"INSERT INTO caption_totals {_TOTALS_OF_CAPTIONS} WHERE caption_id = NEW.caption_id;"
+
+# What captions came to over all runs. Adding up the rows of 100k captions takes longer than a page may.
+_TOTALS: Migration = (
+    """CREATE TABLE caption_totals (
+        caption_id INTEGER PRIMARY KEY REFERENCES captions (id),
+        count INTEGER NOT NULL, episode_count INTEGER,
+        first_step INTEGER NOT NULL, last_step INTEGER NOT NULL, reward_sum REAL NOT NULL
+    ) STRICT""",
+    f"INSERT INTO caption_totals {_TOTALS_OF_CAPTIONS} GROUP BY caption_id",
+    f"CREATE TRIGGER occurrence_added AFTER INSERT ON occurrences BEGIN {_FORGET_TOTALS} {_REFRESH_TOTALS} END",
+    f"CREATE TRIGGER occurrence_changed AFTER UPDATE ON occurrences BEGIN {_FORGET_TOTALS} {_REFRESH_TOTALS} END",
+)
+_TOTALS_FOR_READERS: Migration = (f"CREATE VIEW caption_totals AS {_TOTALS_OF_CAPTIONS} GROUP BY caption_id",)
+
+_SCORES: Migration = (
+    """CREATE TABLE model_scores (
+        run_id TEXT NOT NULL REFERENCES runs (id), caption_id INTEGER NOT NULL REFERENCES captions (id),
+        env_step INTEGER NOT NULL, score REAL NOT NULL,
+        PRIMARY KEY (run_id, caption_id, env_step)
+    ) STRICT, WITHOUT ROWID""",
+)
+
+# What runs sampled for people to look at: a moment has a place among those of its caption and run.
+_SAMPLED: Migration = (
+    *_SCORES,
+    "CREATE INDEX model_scores_of_caption ON model_scores (caption_id)",
+    "ALTER TABLE transitions ADD COLUMN slot INTEGER",
+    "CREATE UNIQUE INDEX transitions_by_slot ON transitions (run_id, caption_id, slot)",
+)
+
+MIGRATIONS: tuple[Migration, ...] = (_V1, _V2, _TOTALS, _SAMPLED, PARTS, (*SPENDING, SPENT_BEFORE))
+
+_FOR_READERS: tuple[Migration, ...] = ((), _V2_FOR_READERS, _TOTALS_FOR_READERS, _SCORES, PARTS_FOR_READERS, SPENDING)
 """What each migration adds that is read, tables and views alone."""
 
 

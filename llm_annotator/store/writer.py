@@ -10,9 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 from llm_annotator.errors import StoreError
+from llm_annotator.store.combining import put_parts, unanswered_parts
 from llm_annotator.store.connection import open_for_writing, store_errors
 from llm_annotator.store.records import AnnotationRecord, ComparisonRecord, StoredComparison, StoredLabel
-from llm_annotator.types import LabelStatus, Occurrence
+from llm_annotator.store.sampled import put_scores, put_transitions
+from llm_annotator.store.spending import Spent, put_spent, read_spent
+from llm_annotator.types import CaptionScore, LabelStatus, Occurrence, SampledTransition
 
 _LABEL = """SELECT text, status, helpful, p_helpful, source, annotation_id IS NOT NULL, updated_at, change
     FROM labels JOIN captions ON captions.id = caption_id WHERE labeler_id = ? """
@@ -123,21 +126,67 @@ class Store:
             for record in records:
                 connection.execute(_ADD[type(record)], self._row(connection, record))
 
-    def add_occurrences(self, run_id: str, occurrences: Sequence[Occurrence]) -> None:
-        """Replaces the totals of the given captions in one run.
+    def add_parts(
+        self, labeler_id: str, parts: Mapping[int, Sequence[bytes]]
+    ) -> tuple[dict[int, list[tuple[int, bytes]]], int]:
+        """Keeps of which parts captions, named by their ids, consist for a labeler; their labels follow.
+
+        Returns the parts of each caption, ids and texts, and how many questions that saves: see `put_parts`.
+        """
+        with self._transaction() as connection:
+            ids = {caption_id: self._intern(connection, texts) for caption_id, texts in parts.items()}
+            return put_parts(connection, labeler_id, ids, self._wall_clock())
+
+    def unanswered_parts(self, labeler_id: str, run_id: str, caption_ids: Sequence[int]) -> list[tuple[int, int]]:
+        """Returns the parts of captions that wait for an answer, and in how many episodes they came up."""
+        with store_errors(self.path):
+            return unanswered_parts(self._connection, labeler_id, run_id, caption_ids)
+
+    def add_occurrences(self, run_id: str, occurrences: Sequence[Occurrence]) -> list[int]:
+        """Replaces the totals of the given captions in one run; returns the ids of the captions.
 
         Raises:
             StoreError: no such run.
         """
         with self._transaction() as connection:
-            if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is None:
-                raise StoreError(f"the store {self.path} knows no run {run_id!r}: register it first")
+            self._check_run(connection, run_id)
             ids = self._intern(connection, [item.caption for item in occurrences])
             rows = [
                 (run_id, key, o.count, o.episode_count, o.first_step, o.last_step, o.reward_sum)
                 for key, o in zip(ids, occurrences, strict=True)
             ]
             connection.executemany(_UPSERT_OCCURRENCE, rows)
+            return ids
+
+    def add_transitions(self, run_id: str, moments: Sequence[SampledTransition]) -> None:
+        """Keeps moments of one run, each in place of the one of its caption that had its slot.
+
+        Raises:
+            StoreError: no such run.
+        """
+        with self._transaction() as connection:
+            self._check_run(connection, run_id)
+            put_transitions(connection, run_id, self._intern(connection, [m.caption for m in moments]), moments)
+
+    def add_scores(self, run_id: str, scores: Sequence[CaptionScore]) -> None:
+        """Keeps what the reward model of a run made of captions; see `store.sampled` for how many.
+
+        Raises:
+            StoreError: no such run.
+        """
+        with self._transaction() as connection:
+            self._check_run(connection, run_id)
+            put_scores(connection, run_id, self._intern(connection, [score.caption for score in scores]), scores)
+
+    def spent(self) -> Spent:
+        """Returns what asking has cost this store."""
+        with store_errors(self.path):
+            return read_spent(self._connection)
+
+    def add_spent(self, model: str, spent: Spent) -> None:
+        """Adds to what asking one model has cost."""
+        with self._transaction() as connection:
+            put_spent(connection, model, spent)
 
     def override(self, caption: bytes, labeler_id: str, *, helpful: bool, note: str = "", author: str = "") -> int:
         """Overrules the LLM on one caption, whatever it answers later; returns the override's id.
@@ -183,6 +232,10 @@ class Store:
                 if self._connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _check_run(self, connection: sqlite3.Connection, run_id: str) -> None:
+        if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is None:
+            raise StoreError(f"the store {self.path} knows no run {run_id!r}: register it first")
 
     def _intern(self, connection: sqlite3.Connection, captions: Sequence[bytes]) -> list[int]:
         now = self._wall_clock()

@@ -5,6 +5,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Int
 
+from oni.actors.scenes import Scenes
 from oni.captions import CaptionTable
 from oni.evaluation import Choose, Episodes
 from oni.networks import Params
@@ -28,6 +29,14 @@ class Actors(Protocol):
 
     def caption_ids(self, said: Said, captions: CaptionTable) -> tuple[Int[Array, "T B"], list[bytes]]:
         """Finds the caption of every step, interning new ones; returns the ids and the texts that are new."""
+        ...
+
+    def watch(self) -> None:
+        """Keeps, from now on, what people would see of the games beside what the policy sees, where there is more."""
+        ...
+
+    def take_scenes(self) -> Scenes | None:
+        """Returns what was kept of the rollout that `collect` returned last; None where there is no more to see."""
         ...
 
     def play(self, params: Params, *, num_episodes: int, seed: int, choose: Choose) -> Episodes:

@@ -10,6 +10,7 @@ from jaxtyping import Array
 
 from envs.host.types import HostTimeStep, HostVectorEnv
 from envs.spec import EnvSpec
+from oni.devices import ROLLOUT, Devices
 from oni.types import ActorState, CoreState, Rollout
 
 _FIELDS: Mapping[str, Any] = {
@@ -45,17 +46,18 @@ class RolloutBuffers:
         self.obs = {name: np.empty(shape + obs.shape, obs.dtype) for name, obs in named_obs(spec).items()}
         self.fields: dict[str, Any] = {name: np.zeros(shape, dtype) for name, dtype in _FIELDS.items()}
         self.fields |= {name: np.zeros(shape + value_shape, np.float32) for name in ("value", "bootstrap_value")}
-        self.stats = {name: np.zeros(shape, np.float32) for name in spec.episode_stats}
+        self.stats = np.zeros((num_envs, len(spec.episode_stats)), np.float32)
+        self.stat_names = spec.episode_stats
         self.last_value = np.zeros((num_envs, *value_shape), np.float32)
         self.captions = [[b""] * num_envs for _ in range(num_steps)]
 
-    def rollout(self, initial_core_state: CoreState, last_obs: Mapping[str, np.ndarray]) -> Rollout:
-        """Returns what was written, on the device.
+    def rollout(self, initial_core_state: CoreState, last_obs: Mapping[str, np.ndarray], devices: Devices) -> Rollout:
+        """Returns what was written, laid out over the devices.
 
         Args:
             last_obs: what was observed after the last step.
         """
-        return jax.device_put(
+        return devices.place(
             Rollout(
                 obs=self.obs,
                 **self.fields,
@@ -63,7 +65,8 @@ class RolloutBuffers:
                 initial_core_state=initial_core_state,
                 last_value=self.last_value,  # pyright: ignore[reportArgumentType]
                 last_obs=last_obs,
-            )
+            ),
+            ROLLOUT,
         )
 
 
@@ -103,8 +106,9 @@ class GroupState:
         if ended.any():
             fields["lost"][t, rows] = step.info["lost"]
             fields["success"][t, rows] = step.info["success"] & ended
-            for name, stat in buffers.stats.items():
-                stat[t, rows] = np.where(ended, step.info[name], 0.0)
+            counts = ended & ~step.info["lost"]
+            for i, name in enumerate(buffers.stat_names):
+                buffers.stats[rows, i] += np.where(counts, step.info[name], 0.0)
         buffers.captions[t][rows] = step.caption
         self.episode_return[ended] = 0.0
         self.episode_length[ended] = 0

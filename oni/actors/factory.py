@@ -11,9 +11,10 @@ from oni.actors.anakin import AnakinActors
 from oni.actors.base import Actors
 from oni.actors.sebulba import SebulbaActors
 from oni.config import TrainConfig
+from oni.devices import Devices
 from oni.errors import ConfigError
 from oni.networks import ActorCritic
-from oni.rewards.factory import scores_captions
+from oni.rewards.factory import asks_annotator, scores_captions
 
 
 def make_env(config: TrainConfig) -> JaxEnv[Any] | HostEnv:
@@ -39,11 +40,14 @@ def make_env(config: TrainConfig) -> JaxEnv[Any] | HostEnv:
     return env
 
 
-def make_actors(config: TrainConfig, env: JaxEnv[Any] | HostEnv, network: ActorCritic) -> Actors:
+def make_actors(config: TrainConfig, env: JaxEnv[Any] | HostEnv, network: ActorCritic, devices: Devices) -> Actors:
     """Creates what plays the games: Anakin for a `JaxEnv`, Sebulba for a `HostEnv`."""
     if isinstance(env, HostEnv):
-        return SebulbaActors(env, network, config.env, num_steps=config.ppo.num_steps, seed=config.seed)
-    return AnakinActors(VectorEnv(env, config.env.num_envs), network, num_steps=config.ppo.num_steps)
+        scenes = config.sampling.moments > 0 and asks_annotator(config.reward)
+        return SebulbaActors(
+            env, network, config.env, devices, num_steps=config.ppo.num_steps, seed=config.seed, scenes=scenes
+        )
+    return AnakinActors(VectorEnv(env, config.env.num_envs), network, devices, num_steps=config.ppo.num_steps)
 
 
 def overlaps(config: TrainConfig, env: JaxEnv[Any] | HostEnv, platform: str) -> bool:

@@ -1,7 +1,8 @@
 """Actors whose games run in worker processes, in groups: one group steps while the policy acts for another."""
 
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,35 +14,55 @@ from jaxtyping import Array
 
 import envs
 from envs.errors import EnvError
-from envs.host.types import Games, HostEnv, HostTimeStep
+from envs.host.types import Games, HostEnv, HostTimeStep, ShowsScenes
 from oni.actors.buffers import Choice, GroupState, RolloutBuffers, actor_state, named_obs, stack_obs
 from oni.actors.episodes import play_host
 from oni.actors.games import open_games
+from oni.actors.scenes import Scenes, SceneWriter
 from oni.captions import EMPTY_ID, CaptionTable
 from oni.config import EnvConfig
+from oni.devices import Devices
 from oni.errors import CheckpointError, OniError
 from oni.evaluation import Choose, Episodes
 from oni.networks import ActorCritic, Params, act
 from oni.ppo.loss import categorical_log_prob
 from oni.types import ActorState, CoreState, Rollout
 
+log = logging.getLogger(__name__)
+
 
 class SebulbaActors:
     """Games in worker processes, which start with the first rollout or with a restored snapshot.
+
+    The policy plays on the first device; rollouts are laid out over all of them, to be learned from.
 
     The same seed and parameters give the same rollout, bit by bit: each draw comes from the key, the step and the
     group, and the order in which workers finish does not matter.
     """
 
-    def __init__(self, env: HostEnv, network: ActorCritic, config: EnvConfig, *, num_steps: int, seed: int) -> None:
+    def __init__(
+        self,
+        env: HostEnv,
+        network: ActorCritic,
+        config: EnvConfig,
+        devices: Devices,
+        *,
+        num_steps: int,
+        seed: int,
+        scenes: bool = False,
+    ) -> None:
         self.env = env
         self._network = network
         self._config = config
+        self._devices = devices
         self._num_steps = num_steps
         self._seed = seed
         self._stack = ExitStack()
         self._pool: Games | None = None
         self._choose = jax.jit(self._choose_once)
+        self._shows = scenes and isinstance(env, ShowsScenes)
+        self._scenes: list[Scenes] = []  # two: one is filled while moments are cut out of the other
+        self._scenes_now: Scenes | None = None
         size = config.num_envs // config.num_groups
         self._rows = [slice(i * size, (i + 1) * size) for i in range(config.num_groups)]
 
@@ -74,6 +95,7 @@ class SebulbaActors:
                 num_groups=config.num_groups,
                 num_workers=config.num_workers,
                 step_timeout_s=config.step_timeout_s,
+                scenes=self._shows,
             )
         )
 
@@ -97,14 +119,20 @@ class SebulbaActors:
 
     def _collect(self, params: Params, state: ActorState, key: Array) -> tuple[ActorState, Rollout, list[list[bytes]]]:
         pool, state = self._begun(state)
+        params = self._devices.on_first(params)
         value_shape = self._network.value_shape
         buffers = RolloutBuffers(self.env.spec, self._num_steps, self._config.num_envs, value_shape=value_shape)
         groups = [GroupState(env, rows, state) for env, rows in zip(pool.groups, self._rows, strict=True)]
+        writers = self._scene_writers(groups)
         for t in range(self._num_steps + 1):
             for number, group in enumerate(groups):
                 if t > 0:
                     step = group.env.recv()
                     group.write_step(buffers, t - 1, step, self._bootstrap(params, group, step, key))
+                    if writers:
+                        writers[number].write_endings(t - 1, group.reset, step.info)
+                if writers:
+                    writers[number].write(t)
                 choice = self._choose(
                     params, group.core_state, group.obs, group.reset, key, np.array([t, number], np.int32)
                 )
@@ -116,7 +144,26 @@ class SebulbaActors:
                 else:
                     buffers.last_value[group.rows] = choice.value
         last = actor_state(groups)
-        return last, buffers.rollout(state.core_state, last.obs), buffers.captions
+        return last, buffers.rollout(state.core_state, last.obs, self._devices), buffers.captions
+
+    def watch(self) -> None:
+        """Keeps what the games show in the rollouts from here on, where they can show it."""
+        if self._shows and not self._scenes:
+            num_envs = self._config.num_envs
+            self._scenes = [Scenes(self.env, num_steps=self._num_steps, num_envs=num_envs) for _ in range(2)]
+
+    def take_scenes(self) -> Scenes | None:
+        """Returns what was shown in the rollout that `collect` returned last; good until the second one after it."""
+        scenes, self._scenes_now = self._scenes_now, None
+        return scenes
+
+    def _scene_writers(self, groups: Sequence[GroupState]) -> list[SceneWriter]:
+        if not self._scenes:
+            return []
+        self._scenes.reverse()
+        self._scenes_now = scenes = self._scenes[0]
+        scenes.begin()
+        return [SceneWriter(scenes, group.env, group.rows) for group in groups]
 
     def _bootstrap(self, params: Params, group: GroupState, step: HostTimeStep, key: Array) -> Any:
         """Values of the true last observation where an episode was cut off, else 0."""
@@ -143,7 +190,7 @@ class SebulbaActors:
 
     def _play(self, env: HostEnv, params: Params, **how: Any) -> Episodes:
         try:
-            return play_host(env, self._network, params, **how)
+            return play_host(env, self._network, self._devices.on_first(params), **how)
         except EnvError as error:
             raise OniError(str(error)) from error
 
@@ -174,10 +221,10 @@ class SebulbaActors:
         return {} if self._pool is None else self._pool.snapshot()
 
     def restore(self, state: ActorState, snapshot: dict[str, Any]) -> ActorState:
-        """Replays the running episodes, or starts new ones if `env.resume_games` is off.
+        """Replays the running episodes, or starts new ones if `env.resume_games` is off or these games do not repeat.
 
         Raises:
-            CheckpointError: the replay came to another place.
+            CheckpointError: the replay of games that repeat came to another place.
         """
         if not snapshot:
             return state
@@ -189,16 +236,9 @@ class SebulbaActors:
 
     def _restored(self, state: ActorState, snapshot: dict[str, Any]) -> ActorState:
         self._pool = self._open()
-        steps = self._pool.restore(snapshot, replay=self._config.resume_games)
+        steps = self._brought_back(self._pool, state, snapshot)
         obs = stack_obs([step.obs for step in steps])
         new = np.concatenate([step.truncated for step in steps])
-        for name, leaf in obs.items():
-            differs = (leaf != np.asarray(state.obs[name])).reshape(len(new), -1).any(axis=1) & ~new
-            if differs.any():
-                raise EnvError(
-                    f"game {differs.argmax()} could not be brought back to where it was ({name} differs), as happens "
-                    "with another version of the game: start new episodes with --env.no-resume-games"
-                )
         return state._replace(
             obs=obs,
             reset=np.asarray(state.reset) | new,  # pyright: ignore[reportArgumentType]
@@ -206,7 +246,37 @@ class SebulbaActors:
             episode_length=np.where(new, 0, state.episode_length).astype(np.int32),
         )
 
+    def _brought_back(self, pool: Games, state: ActorState, snapshot: dict[str, Any]) -> Sequence[HostTimeStep]:
+        """Replays the running episodes, or begins new ones where that is asked for or the games do not repeat."""
+        if not self._config.resume_games:
+            return pool.restore(snapshot, replay=False)
+        why = "its games never repeat"
+        if pool.repeats != "never":
+            try:
+                steps = pool.restore(snapshot)
+                _check_same(state.obs, steps)
+            except EnvError as error:
+                if pool.repeats == "always":
+                    raise
+                why = str(error).partition(". ")[0]
+            else:
+                return steps
+        log.warning("%s: running episodes cannot be brought back, new ones begin instead (%s)", self._config.id, why)
+        return pool.restore(snapshot, replay=False)
+
     def close(self) -> None:
         """Ends the worker processes."""
         self._stack.close()
         self._pool = None
+
+
+def _check_same(before: Mapping[str, Any], steps: Sequence[HostTimeStep]) -> None:
+    """Raises `EnvError` if a game that was brought back shows something else than what the policy saw there."""
+    new = np.concatenate([step.truncated for step in steps])
+    for name, leaf in stack_obs([step.obs for step in steps]).items():
+        differs = (leaf != np.asarray(before[name])).reshape(len(new), -1).any(axis=1) & ~new
+        if differs.any():
+            raise EnvError(
+                f"game {differs.argmax()} could not be brought back to where it was ({name} differs), as happens "
+                "with another version of the game: start new episodes with --env.no-resume-games"
+            )

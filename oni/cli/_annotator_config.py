@@ -52,11 +52,19 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[str]]:
             continue
         if rest and not rest[0].startswith("--"):
             overrides.append(rest.popleft())
+        while rest and "://" in rest[0]:  # of several addresses the others
+            overrides.append(rest.popleft())
     return own, overrides
 
 
-def load_annotator_config(path: Path | None, overrides: Sequence[str], *, prog: str) -> AnnotatorConfig:
-    """Returns the settings: defaults, then the section `annotator` of the file, then `--annotator.*`.
+def load_annotator_config(
+    path: Path | None,
+    overrides: Sequence[str],
+    *,
+    prog: str,
+    change: Callable[[AnnotatorConfig], AnnotatorConfig] = lambda config: config,
+) -> AnnotatorConfig:
+    """Returns the settings: defaults, then the section `annotator` of the file, then `change`, then `--annotator.*`.
 
     A usage error in the overrides ends the process with status 2.
 
@@ -72,6 +80,7 @@ def load_annotator_config(path: Path | None, overrides: Sequence[str], *, prog: 
             raise ConfigError(f"{path} has no section `annotator`")
         section = cast("dict[str, Any]", content)["annotator"]
     config = validate({"annotator": section}, _Overrides, source=str(path or "defaults"))
+    config = dataclasses.replace(config, annotator=change(config.annotator))
     arguments = ["--help"] if _HELP in overrides else list(overrides)
     return override(config, arguments, prog=prog).annotator
 

@@ -3,11 +3,12 @@
 import base64
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from llm_annotator.store.onecaption import Part
 from llm_annotator.store.records import CaptionHistory
 from oni.cli._inspect_query import Overview, RankedCaption, label_word
 
@@ -36,18 +37,29 @@ def overview_document(found: Overview) -> dict[str, Any]:
     }
 
 
-def history_document(history: CaptionHistory, store: Path) -> dict[str, Any]:
-    """Returns all that is known of one caption, as plain data."""
+def history_document(
+    history: CaptionHistory, parts: Mapping[int, Sequence[Part]], held_by: int, store: Path
+) -> dict[str, Any]:
+    """Returns all that is known of one caption, as plain data; parts and held_by as in `print_history`."""
     return {
         "schema": SCHEMA,
         "store": str(store),
         "caption_id": history.caption_id,
         **text_document(history.text),
         "first_seen_at": history.first_seen_at,
-        "annotations": [asdict(item) for item in history.annotations],
+        "part_of_captions": held_by,
+        "annotations": [
+            asdict(item) | {"parts": [_part(part) for part in parts.get(item.annotation_id, ())]}
+            for item in history.annotations
+        ],
         "overrides": [asdict(item) for item in history.overrides],
         "occurrences": [asdict(item) for item in history.occurrences],
     }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    row = part._asdict()
+    return {"caption_id": row.pop("caption_id"), **text_document(row.pop("text")), **row}
 
 
 def text_document(caption: bytes) -> dict[str, str | None]:

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from llm_annotator.captions import printable
 from llm_annotator.store.reader import StoreReader
 from llm_annotator.store.records import LabelerRow, OrderedAnswer, PairRow
 from llm_annotator.types import LabelStatus
 from oni.cli._inspect_json import SCHEMA, text_document
 from oni.cli._inspect_query import Query, whole_id
-from oni.cli._inspect_tables import caption_text, field_grid, printable
+from oni.cli._inspect_tables import caption_text, field_grid
 
 Verdict = Literal["a", "b", "tie", "pending"]
 

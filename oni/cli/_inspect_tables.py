@@ -1,7 +1,6 @@
 """The tables of `oni inspect`. Whatever a game or a model wrote is shown as text and never obeyed."""
 
 import sys
-import unicodedata
 from collections.abc import Sequence
 from datetime import datetime
 
@@ -10,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from llm_annotator.captions import decode_caption
+from llm_annotator.captions import decode_caption, printable
 from llm_annotator.store.records import LabelerRow, RunRow
 from oni.cli._inspect_query import Overview, RankedCaption, label_word
 
@@ -32,8 +31,6 @@ _ORDER_WORDS = {
     "label": "helpful ones first, the highest score first",
     "newest": "newest first",
 }
-# Unicode categories that do not print, or that change how the characters around them are printed.
-_UNPRINTABLE = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def make_console() -> Console:
@@ -45,19 +42,6 @@ def make_console() -> Console:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
-
-
-def printable(text: str, *, keep_lines: bool = False) -> str:
-    r"""Returns `text` with every character that does not print written as an escape: `\x1b`, `\u202e`, `\n`.
-
-    keep_lines: leave line ends as they are.
-    """
-    return "".join(
-        char
-        if (keep_lines and char == "\n") or unicodedata.category(char) not in _UNPRINTABLE
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def when(seconds: float) -> str:

@@ -5,8 +5,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from llm_annotator.captions import printable
 from llm_annotator.store.reader import StoreReader
-from oni.cli._inspect_tables import printable
 from oni.cli.inspect import find_store
 from oni.errors import ConfigError
 

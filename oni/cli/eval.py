@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
     from oni.checkpoint import Checkpoints
     from oni.trainer import Trainer
 
-    trainer = Trainer(config)
+    trainer = Trainer(dataclasses.replace(config, devices=1))  # wherever the run was trained
     with Checkpoints(run.checkpoints, keep=config.checkpoint.keep) as checkpoints:
         restored = checkpoints.restore(like=trainer.state)
     params = restored.device.learner.params
@@ -73,9 +73,16 @@ def main(argv: list[str]) -> int:
 def _text(result: dict[str, Any]) -> str:
     lines = [f"{result['run']} after {result['env_step']:,} steps, {result['episodes']} episodes (95% confidence)"]
     estimates = {name: result[name] for name in ("success", "return", "length")} | result["stats"]
-    width = max(map(len, estimates))
-    for name, estimate in estimates.items():
-        lines.append(f"  {name:<{width}} {estimate['mean']:10.3f}   [{estimate['low']:.3f}, {estimate['high']:.3f}]")
+    many = {name for name in estimates if "/" in name}  # of a kind, such as Craftax's achievements: highest first
+    never = {name for name in many if estimates[name]["mean"] == 0.0}
+    shown = [name for name in estimates if name not in many]
+    shown += sorted(many - never, key=lambda name: -estimates[name]["mean"])
+    width = max(map(len, shown))
+    for name in shown:
+        mean, low, high = (estimates[name][key] for key in ("mean", "low", "high"))
+        lines.append(f"  {name:<{width}} {mean:10.3f}   [{low:.3f}, {high:.3f}]")
+    if never:
+        lines.append(f"  and {len(never)} that came up in no episode (--json lists them)")
     for ending, count in list(result["endings"].items())[:_ENDINGS]:
         lines.append(f"  {count:>5}x {ending}")
     if len(result["endings"]) > _ENDINGS:

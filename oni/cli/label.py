@@ -81,7 +81,7 @@ def _positive(text: str) -> int:
 
 
 async def _label(file: BinaryIO, config: AnnotatorConfig, *, as_json: bool) -> int:
-    from llm_annotator.asking import ask_all
+    from llm_annotator.asking_parts import ask_captions
     from llm_annotator.backends import create_backend
     from llm_annotator.labeler import Labeler, resolve_labeler
 
@@ -89,7 +89,7 @@ async def _label(file: BinaryIO, config: AnnotatorConfig, *, as_json: bool) -> i
     missing = 0
     async with create_backend(config.backend) as backend:
         labeler = Labeler(spec, backend.model)
-        async for answer in ask_all(labeler, backend, _captions(file), config.engine):
+        async for answer in ask_captions(labeler, backend, _captions(file), config.engine):
             missing += answer.judgement.helpful is None
             print(json.dumps(_as_dict(answer), ensure_ascii=False) if as_json else _as_line(answer), flush=True)
     if missing:
@@ -170,7 +170,9 @@ def _table(result: "Evaluation") -> str:
         ("labeler", result.labeler),
         ("captions", f"{result.captions} ({result.unparsed} without a readable answer, {result.failed} failed)"),
         ("AUC", _figure(result.auc)),
+        ("questions", result.questions),
         (f"accuracy at threshold {result.threshold:g}", _figure(result.accuracy)),
+        ("precision, recall of helpful", f"{_figure(result.precision)}, {_figure(result.recall)}"),
         ("best threshold", f"{_figure(result.best_threshold)} (accuracy {_figure(result.best_accuracy)})"),
         ("log-loss", f"{_figure(result.log_loss)} nats"),
         ("lowest score of a helpful one", _figure(result.lowest_helpful)),

@@ -11,6 +11,7 @@ COMMANDS = {
     "eval": "play episodes with a trained policy: success and return with confidence intervals",
     "inspect": "see what was annotated, how it was answered and what it earned",
     "label": "label captions given by hand: try a prompt or a backend; --evaluate measures it",
+    "relabel": "ask another goal, prompt or LLM about the captions of a run, and see how far the two agree",
     "distill": "learn a reward model from stored annotations, to train with it frozen (reward.kind offline)",
     "envs": "list families of environments; `oni envs list FAMILY` names them, `oni envs check ID` checks one",
     "backends": "list LLM backends; `oni backends check` asks one",

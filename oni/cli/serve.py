@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from oni.cli._annotator_config import add_config_option, load_annotator_config, report_errors, split_overrides
+from oni.cli._arguments import port_number
 
 PROG = "oni serve"
 DEFAULT_PORT = 8765
@@ -25,7 +26,9 @@ def _main(argv: list[str]) -> int:
         help="SQLite file of all labels (default: %(default)s)",
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (default: %(default)s)")
-    parser.add_argument("--port", type=_port, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)")
+    parser.add_argument(
+        "--port", type=port_number, default=DEFAULT_PORT, help="0 takes a free one (default: %(default)s)"
+    )
     add_config_option(parser)
     own, overrides = split_overrides(argv)
     args = parser.parse_args(own)
@@ -33,15 +36,12 @@ def _main(argv: list[str]) -> int:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     from llm_annotator.service import serve
 
-    serve(args.store, args.host, args.port, config, on_ready=lambda url: print(url, flush=True))
+    def on_ready(url: str) -> None:
+        print(url, flush=True)
+        print(f"Pages for people: {url}/inspect/ Ctrl-C ends the annotator.", file=sys.stderr)
+
+    serve(args.store, args.host, args.port, config, on_ready=on_ready)
     return 0
-
-
-def _port(text: str) -> int:
-    port = int(text) if text.isdecimal() else -1
-    if not 0 <= port <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: give a number from 0 to 65535")
-    return port
 
 
 if __name__ == "__main__":

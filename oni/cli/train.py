@@ -6,6 +6,7 @@ import operator
 import sys
 from pathlib import Path
 
+from oni.cli._durations import seconds
 from oni.config import TrainConfig
 from oni.configfile import load_config
 from oni.errors import ConfigError
@@ -19,14 +20,24 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path)
     parser.add_argument("--run-dir", type=Path)
     parser.add_argument("--resume", action="store_true")
+    parser.add_argument("--drain", type=seconds)
     return parser
 
 
-HELP = """usage: oni train [--config FILE] [--run-dir DIR] [--resume] [--section.field VALUE ...]
+def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Returns the options of the command itself, and those that are settings."""
+    known, overrides = _options().parse_known_args(argv)
+    if known.drain is not None:
+        overrides += ["--annotator.drain-s", str(known.drain)]
+    return known, overrides
+
+
+HELP = """usage: oni train [--config FILE] [--run-dir DIR] [--resume] [--drain TIME] [--section.field VALUE ...]
 
   --config FILE   settings in YAML; the options below override them
   --run-dir DIR   where the run is kept (default: runs/NAME-DATE-TIME)
   --resume        go on with the run in --run-dir, with its own settings (options still override them)
+  --drain TIME    at the end, wait so long (30s, 2m) for captions that are still to be labelled; Ctrl-C ends it
 """
 
 
@@ -34,7 +45,7 @@ def main(argv: list[str]) -> int:
     """Trains; see HELP."""
     if "-h" in argv or "--help" in argv:
         print(HELP)
-    known, overrides = _options().parse_known_args(argv)
+    known, overrides = parse(argv)
     if known.resume and known.config is not None:
         raise ConfigError("--resume goes on with the settings of the run: leave --config out")
     if known.resume and known.run_dir is None:
@@ -76,11 +87,13 @@ def _check_same_games(before: TrainConfig, now: TrainConfig) -> None:
 def _new_run(config: TrainConfig, path: Path | None) -> RunDir:
     from oni.actors import make_env
     from oni.annotation import check_annotator
+    from oni.devices import choose_devices
     from oni.networks import make_network
     from oni.rewards import make_reward_model
 
     # settings that cannot be used must not leave a run directory behind
     make_network(config.network, make_env(config).spec)
+    choose_devices(config.devices, num_envs=config.env.num_envs, num_minibatches=config.ppo.num_minibatches)
     needs = make_reward_model(config).needs
     if needs != "nothing":
         check_annotator(config, needs)

@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from oni.config import PPOConfig
+from oni.devices import ALONE, Across
 from oni.networks import ActorCritic, unroll
 from oni.ppo.loss import categorical_entropy, categorical_log_prob, ppo_loss
 from oni.ppo.streams import advantages_and_targets, reward_streams
@@ -55,8 +56,11 @@ def make_optimizer(config: PPOConfig, *, num_updates: int) -> optax.GradientTran
     return optax.chain(optax.clip_by_global_norm(config.max_grad_norm), optax.adam(rate, eps=1e-5))
 
 
-def make_learner(network: ActorCritic, config: PPOConfig, *, num_updates: int) -> Learner:
+def make_learner(network: ActorCritic, config: PPOConfig, *, num_updates: int, across: Across = ALONE) -> Learner:
     """Returns the pure functions of PPO for a network with `config.value_heads` values.
+
+    On several devices each shuffles its own games and puts an equal share of them into every minibatch; gradients,
+    metrics, and the moments that normalise advantages are over the games of all.
 
     Raises:
         ValueError: the network has another number of them.
@@ -70,7 +74,8 @@ def make_learner(network: ActorCritic, config: PPOConfig, *, num_updates: int) -
         logits, value = unroll(network, params, core_state, batch.obs, batch.reset)
         advantage = batch.advantage
         if config.normalize_advantage:
-            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+            mean, var = across.moments(advantage)
+            advantage = (advantage - mean) / (jnp.sqrt(var) + 1e-8)
         terms = ppo_loss(
             categorical_log_prob(logits, batch.action),
             batch.log_prob,
@@ -86,14 +91,14 @@ def make_learner(network: ActorCritic, config: PPOConfig, *, num_updates: int) -
         return loss, {f"loss/{name}": term for name, term in terms._asdict().items()}
 
     def gradient_step(state: LearnerState, minibatch: tuple[CoreState, Batch]) -> tuple[LearnerState, dict[str, Array]]:
-        (_, metrics), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, *minibatch)
+        (_, metrics), grads = across.mean(jax.value_and_grad(loss_fn, has_aux=True)(state.params, *minibatch))
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         metrics["loss/grad_norm"] = optax.tree.norm(grads)
         return LearnerState(params=optax.apply_updates(state.params, updates), opt_state=opt_state), metrics
 
     def epoch(state: LearnerState, core_state: CoreState, batch: Batch, key: PRNGKeyArray) -> tuple[LearnerState, Any]:
         num_envs = batch.reset.shape[1]
-        index = jax.random.permutation(key, num_envs).reshape(config.num_minibatches, -1)
+        index = jax.random.permutation(across.own_key(key), num_envs).reshape(config.num_minibatches, -1)
 
         def on_games(state: LearnerState, games: Array) -> tuple[LearnerState, dict[str, Array]]:
             part = jax.tree.map(lambda leaf: leaf[:, games], batch)

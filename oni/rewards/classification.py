@@ -85,6 +85,7 @@ class Classification(LearnedReward):
     def _collect(self, captions: CaptionTable, features: Shaped[np.ndarray, "V F"]) -> Data:
         labelled = captions.known[: len(captions)].copy()
         labelled[EMPTY_ID] = False
+        labelled &= ~captions.muted[: len(captions)]
         held_out = self._held_out(captions)
         learned = np.flatnonzero(labelled & ~held_out)
         measured = np.flatnonzero(labelled & held_out)[-MAX_HELD_OUT:]

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Callable
 
-from oni.config import RewardConfig, RewardLearnerConfig, TrainConfig
+from oni.config import ANNOTATED_KINDS, RewardConfig, RewardLearnerConfig, TrainConfig
 from oni.rewards.added import Added
 from oni.rewards.base import RewardModel
 from oni.rewards.none import NoReward
@@ -82,6 +82,11 @@ def weights_of(config: RewardConfig) -> dict[str, float]:
 def scores_captions(config: RewardConfig) -> bool:
     """Tells whether captions can earn anything, so that the games must say something."""
     return any(kind in MODELS and kind != "none" for kind in weights_of(config))
+
+
+def asks_annotator(config: RewardConfig) -> bool:
+    """Tells whether an LLM must be asked for what the config names."""
+    return any(kind in ANNOTATED_KINDS for kind in weights_of(config))
 
 
 def make_reward_model(config: TrainConfig) -> RewardModel:

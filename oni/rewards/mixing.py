@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt8
 from envs.vector import replace_rows
 from oni.captions import EMPTY_ID, CaptionStats
 from oni.config import PPOConfig, RewardConfig
+from oni.devices import ALONE, GAMES, Across
 from oni.rewards.guards import make_guard
 from oni.rewards.normalizing import make_normalizer
 from oni.types import MixedReward
@@ -54,6 +55,13 @@ def without_scale(state: MixState, config: RewardConfig) -> MixState:
     memory = _as_memory(state)
     normalizer = make_normalizer(config)
     return _as_state(memory._replace(returns=normalizer.init(memory.counts.shape[0])))
+
+
+def mix_layout(config: RewardConfig) -> Any:
+    """Returns how the state is laid out over devices."""
+    guard = jax.tree.map(lambda leaf: GAMES, make_guard(config).init(1))
+    returns = make_normalizer(config).layout
+    return MixMemory(counts=GAMES, guard=guard, returns=returns) if jax.tree.leaves((guard, returns)) else GAMES
 
 
 def mix_figures(state: MixState, config: RewardConfig) -> dict[str, Float[Array, ""]]:
@@ -159,7 +167,9 @@ class Mix(Protocol):
         ...
 
 
-def make_mix(config: RewardConfig, *, discount: float = PPOConfig.discount, episodic: bool = True) -> Mix:
+def make_mix(
+    config: RewardConfig, *, discount: float = PPOConfig.discount, episodic: bool = True, across: Across = ALONE
+) -> Mix:
     """Returns the pure function from scores to rewards.
 
     It is `(state, extrinsic, reset, caption_id, caption_score, intrinsic_coef, bonus) -> (state, reward, stats)`:
@@ -173,8 +183,9 @@ def make_mix(config: RewardConfig, *, discount: float = PPOConfig.discount, epis
 
     Args:
         discount: of the return whose scale is learned. episodic: whether that return ends with the episode.
+        across: all devices; the scale and the statistics are of the games of all.
     """
-    guard, normalizer = make_guard(config), make_normalizer(config)
+    guard, normalizer = make_guard(config), make_normalizer(config, across=across)
 
     def mix(
         state: MixState,
@@ -205,6 +216,6 @@ def make_mix(config: RewardConfig, *, discount: float = PPOConfig.discount, epis
         earned = paid if bonus is None else share_of(reward.intrinsic, wanted, paid)
         reward = reward._replace(total=reward.extrinsic + paid, intrinsic=paid)
         stats = caption_stats(caption_id, number, earned, num_captions=caption_score.shape[0])
-        return _as_state(MixMemory(counts=counts, guard=guarding, returns=returns)), reward, stats
+        return _as_state(MixMemory(counts=counts, guard=guarding, returns=returns)), reward, across.sum(stats)
 
     return mix

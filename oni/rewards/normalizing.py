@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from oni.config import RewardConfig
+from oni.devices import ALONE, GAMES, SAME, Across
 
 _MIN_STD = 0.01
 """The least that is divided by. Scores are of the order of 1; where they hardly ever differ, or a single one comes up
@@ -24,6 +25,10 @@ class ReturnStats(NamedTuple):
     num_steps: Float[Array, ""]
     mean: Float[Array, ""]
     var: Float[Array, ""]
+
+
+LAYOUT: Any = ReturnStats(running=GAMES, num_steps=SAME, mean=SAME, var=SAME)
+"""How these are laid out over devices."""
 
 
 def empty_stats(num_envs: int) -> ReturnStats:
@@ -51,9 +56,14 @@ def merge_moments(
 
 
 def add_returns(
-    stats: ReturnStats, reward: Float[Array, "T B"], reset: Bool[Array, "T B"], *, discount: float
+    stats: ReturnStats,
+    reward: Float[Array, "T B"],
+    reset: Bool[Array, "T B"],
+    *,
+    discount: float,
+    across: Across = ALONE,
 ) -> ReturnStats:
-    """Adds one rollout, with the variance of both parts together:
+    """Adds one rollout, of all devices, with the variance of both parts together:
 
         running_t = reward_t + discount * running_{t-1}      (running is 0 before the first step of an episode)
         mean'     = mean + d * n / (count + n)               (d: mean of the rollout's n returns - mean)
@@ -73,11 +83,11 @@ def add_returns(
         return running, running
 
     running, returns = jax.lax.scan(body, stats.running, (reward, reset))
-    has_begun = (stats.num_steps > 0) | (returns != 0).any()
-    new = jnp.where(has_begun, float(returns.size), 0.0)
+    has_begun = (stats.num_steps > 0) | (across.sum((returns != 0).any().astype(jnp.int32)) > 0)
+    new = jnp.where(has_begun, float(returns.size * across.size), 0.0)
     count = stats.num_steps + new
     share = new / jnp.maximum(count, 1.0)
-    mean, var = merge_moments(stats.mean, stats.var, returns.mean(), returns.var(), share)
+    mean, var = merge_moments(stats.mean, stats.var, *across.moments(returns), share)
     return ReturnStats(running=running, num_steps=count, mean=mean, var=var)
 
 
@@ -90,16 +100,17 @@ class Normalizer(NamedTuple):
     """Pure functions of a normaliser.
 
     init: number of games -> state. update: (state, reward, reset, discount) -> state. scale: state -> what rewards are
-    divided by. figures: state -> metrics.
+    divided by. figures: state -> metrics. layout: of the state, over devices.
     """
 
     init: Callable[[int], Any]
     update: Callable[[Any, Float[Array, "T B"], Bool[Array, "T B"], float], Any]
     scale: Callable[[Any], float | Float[Array, ""]]
     figures: Callable[[Any], dict[str, Float[Array, ""]]]
+    layout: Any
 
 
-def make_normalizer(config: RewardConfig) -> Normalizer:
+def make_normalizer(config: RewardConfig, *, across: Across = ALONE) -> Normalizer:
     """Returns the functions that `config.normalize_intrinsic` asks for."""
     if not config.normalize_intrinsic:
         return Normalizer(
@@ -107,10 +118,14 @@ def make_normalizer(config: RewardConfig) -> Normalizer:
             update=lambda state, reward, reset, discount: state,
             scale=lambda state: 1.0,
             figures=lambda state: {},
+            layout=(),
         )
     return Normalizer(
         init=empty_stats,
-        update=lambda state, reward, reset, discount: add_returns(state, reward, reset, discount=discount),
+        update=lambda state, reward, reset, discount: add_returns(
+            state, reward, reset, discount=discount, across=across
+        ),
         scale=scale_of,
         figures=lambda state: {"reward/intrinsic_std": scale_of(state)},
+        layout=LAYOUT,
     )

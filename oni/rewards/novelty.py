@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 from envs.spec import EnvSpec
 from oni.captions import EMPTY_ID
 from oni.config import TrainConfig
+from oni.devices import ALONE, GAMES, Across
 from oni.rewards.mixing import count_in_episode, per_count
 from oni.types import Rollout
 
@@ -32,11 +33,13 @@ class StepReward(NamedTuple):
 
     init: (key, number of games) -> state. score: (state, rollout) -> (state, bonus), the reward of each action before
         coefficients. learn: (state, rollout, key) -> (state, metrics), from a rollout that has been scored.
+    layout: of the state, over devices.
     """
 
     init: Callable[[PRNGKeyArray, int], Any]
     score: Callable[[Any, Rollout], tuple[Any, Float[Array, "T B"]]]
     learn: Callable[[Any, Rollout, PRNGKeyArray], tuple[Any, dict[str, Float[Array, ""]]]]
+    layout: Any
 
 
 def ends(rollout: Rollout) -> Bool[Array, "T B"]:
@@ -104,6 +107,7 @@ def make_counts(spec: EnvSpec, *, exponent: float) -> StepReward:
         init=lambda key, num_envs: jnp.zeros((num_envs, COUNT_SLOTS), jnp.uint8),
         score=score,
         learn=lambda state, rollout, key: (state, {}),
+        layout=GAMES,
     )
 
 
@@ -132,22 +136,26 @@ def add_step_rewards(parts: Sequence[tuple[float, StepReward]]) -> StepReward:
             metrics |= figures
         return tuple(states), metrics
 
-    return StepReward(init=init, score=score, learn=learn)
+    layout = tuple(part.layout for _, part in parts)
+    return StepReward(init=init, score=score, learn=learn, layout=layout)
 
 
-def _make_rnd(config: TrainConfig, spec: EnvSpec) -> StepReward:
+def _make_rnd(config: TrainConfig, spec: EnvSpec, across: Across) -> StepReward:
     from oni.rewards.rnd import make_rnd
 
-    return make_rnd(config.reward.rnd, spec)
+    return make_rnd(config.reward.rnd, spec, across=across)
 
 
-STEP_REWARDS: Mapping[str, Callable[[TrainConfig, EnvSpec], StepReward]] = {
-    "counts": lambda config, spec: make_counts(spec, exponent=config.reward.count_exponent),
+STEP_REWARDS: Mapping[str, Callable[[TrainConfig, EnvSpec, Across], StepReward]] = {
+    "counts": lambda config, spec, across: make_counts(spec, exponent=config.reward.count_exponent),
     "rnd": _make_rnd,
 }
 
 
-def make_step_reward(weights: Mapping[str, float], config: TrainConfig, spec: EnvSpec) -> StepReward | None:
+def make_step_reward(
+    weights: Mapping[str, float], config: TrainConfig, spec: EnvSpec, *, across: Across = ALONE
+) -> StepReward | None:
     """Creates the sum of the rewards named in `weights`; None if none of them is one of steps."""
-    parts = [(weight, STEP_REWARDS[kind](config, spec)) for kind, weight in weights.items() if kind in STEP_REWARDS]
+    kinds = [(weight, kind) for kind, weight in weights.items() if kind in STEP_REWARDS]
+    parts = [(weight, STEP_REWARDS[kind](config, spec, across)) for weight, kind in kinds]
     return add_step_rewards(parts) if parts else None

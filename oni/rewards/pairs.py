@@ -190,9 +190,12 @@ class PairTable:
 
 
 def recent_captions(captions: CaptionTable, limit: int) -> Int[np.ndarray, " N"]:
-    """Returns the ids of the `limit` captions that came up last, in rising order; of equals, the newer captions."""
+    """Returns the ids of the `limit` captions that came up last, in rising order; of equals, the newer captions.
+
+    Those that a person muted are left out.
+    """
     last_step = captions.last_step[: len(captions)]
-    ids = np.flatnonzero(last_step >= 0)
+    ids = np.flatnonzero((last_step >= 0) & ~captions.muted[: len(captions)])
     ids = ids[ids != EMPTY_ID]
     if len(ids) > limit:
         order = last_step[ids] * len(captions) + ids  # one number for both, all different: no full sort is needed

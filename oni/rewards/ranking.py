@@ -109,6 +109,10 @@ class Ranking(LearnedReward):
         self._num_drawn = 0
         self._again: list[tuple[int, int]] = []
 
+    def observe(self, captions: CaptionTable, changed: Sequence[int]) -> None:
+        """Learns anew: all that a label can say here is that a caption was muted, or is no longer."""
+        self._news(captions)
+
     def compare(self, captions: CaptionTable, comparisons: Sequence[Comparison]) -> None:
         """Learns from the pairs that now have both answers."""
         if self._pairs.answered(captions, comparisons):
@@ -139,7 +143,7 @@ class Ranking(LearnedReward):
 
     def saw(self, captions: CaptionTable, count: Int[np.ndarray, " V"]) -> None:
         ids = np.flatnonzero(count)
-        ids = ids[ids != EMPTY_ID]
+        ids = ids[(ids != EMPTY_ID) & ~captions.muted[ids]]
         if self.is_ready and len(ids):
             values = self.values(captions, ids)
             self._moments = self._moments.add(values, count[ids], limit=SCALE_STEPS)
@@ -147,9 +151,10 @@ class Ranking(LearnedReward):
 
     def _collect(self, captions: CaptionTable, features: Shaped[np.ndarray, "V F"]) -> Data:
         pairs = self._pairs
-        joined, is_held_out = pairs.joined(), pairs.is_held_out[: pairs.size]
+        heard = ~captions.muted[pairs.ids[: pairs.size]].any(axis=1)
+        joined, is_held_out = pairs.joined() & heard, pairs.is_held_out[: pairs.size]
         learned = np.flatnonzero(joined & ~is_held_out)
-        measured = np.flatnonzero(pairs.consistent() & is_held_out)[-MAX_HELD_OUT:]
+        measured = np.flatnonzero(pairs.consistent() & heard & is_held_out)[-MAX_HELD_OUT:]
 
         def examples(rows: np.ndarray, target: np.ndarray) -> Examples:
             weight = np.ones(len(rows), np.float32)

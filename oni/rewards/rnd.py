@@ -13,8 +13,9 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from envs.spec import EnvSpec, ObsSpec
 from oni.config import NetworkConfig, RNDConfig
+from oni.devices import ALONE, SAME, Across
 from oni.networks.encoders import make_encoder
-from oni.rewards.normalizing import ReturnStats, add_returns, empty_stats, merge_moments, scale_of
+from oni.rewards.normalizing import LAYOUT, ReturnStats, add_returns, empty_stats, merge_moments, scale_of
 from oni.rewards.novelty import StepReward, ends
 from oni.types import Rollout
 
@@ -69,16 +70,16 @@ def empty_obs_stats(spec: EnvSpec) -> Any:
     return jax.tree.map(one, spec.obs, is_leaf=_is_spec)
 
 
-def add_observations(stats: Any, obs: Any, spec: EnvSpec) -> Any:
-    """Adds observations `[N, ...]` to the moments; those of categories have none."""
+def add_observations(stats: Any, obs: Any, spec: EnvSpec, *, across: Across = ALONE) -> Any:
+    """Adds observations `[N, ...]`, of all devices, to the moments; those of categories have none."""
 
     def one(obs_spec: ObsSpec, old: Any, leaf: Array) -> Any:
         if obs_spec.num_values is not None:
             return ()
         values = leaf.astype(jnp.float32)
-        count = old.num_steps + leaf.shape[0]
-        share = leaf.shape[0] / count
-        mean, var = merge_moments(old.mean, old.var, values.mean(0), values.var(0), share)
+        new = leaf.shape[0] * across.size
+        count = old.num_steps + new
+        mean, var = merge_moments(old.mean, old.var, *across.moments(values, axis=0), new / count)
         return ObsStats(num_steps=count, mean=mean, var=var)
 
     return jax.tree.map(one, spec.obs, stats, obs, is_leaf=_is_spec)
@@ -100,7 +101,7 @@ def _flat(obs: Any) -> Any:
     return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), obs)
 
 
-def make_rnd(config: RNDConfig, spec: EnvSpec) -> StepReward:
+def make_rnd(config: RNDConfig, spec: EnvSpec, *, across: Across = ALONE) -> StepReward:
     """Creates the reward of not being predictable.
 
         error_t = mean over features of (predictor(obs_{t+1}) - target(obs_{t+1}))^2
@@ -109,7 +110,7 @@ def make_rnd(config: RNDConfig, spec: EnvSpec) -> StepReward:
     The target is a random network that never changes; the predictor learns from a share of each rollout after it was
     scored. Numbers are normalised by their running moments, this rollout included; categories are embedded at random
     by the target and anew by the predictor. The sum runs on through ends of episodes. The last step of an episode gets
-    0 (see `oni.rewards.novelty.ends`).
+    0 (see `oni.rewards.novelty.ends`). On several devices each draws the steps to learn from out of its own games.
     """
     network = NetworkConfig(embed_size=config.embed_size, hidden_size=config.feature_size)
     target = make_encoder(network, spec)
@@ -139,21 +140,23 @@ def make_rnd(config: RNDConfig, spec: EnvSpec) -> StepReward:
     def score(state: RNDState, rollout: Rollout) -> tuple[RNDState, Float[Array, "T B"]]:
         after = jax.tree.map(lambda leaf, last: jnp.concatenate([leaf[1:], last[None]]), rollout.obs, rollout.last_obs)
         after = _flat(after)
-        state = state._replace(obs=add_observations(state.obs, after, spec))
+        state = state._replace(obs=add_observations(state.obs, after, spec, across=across))
         error = errors(state.predictor, state, after).reshape(rollout.reward.shape)
         error = jnp.where(ends(rollout), 0.0, error)
         never = jnp.zeros_like(rollout.reset)
-        returns = add_returns(state.returns, error, never, discount=config.discount)
+        returns = add_returns(state.returns, error, never, discount=config.discount, across=across)
         return state._replace(returns=returns), error / scale_of(returns)
 
     def learn(state: RNDState, rollout: Rollout, key: PRNGKeyArray) -> tuple[RNDState, dict[str, Float[Array, ""]]]:
         obs, num_steps = _flat(rollout.obs), rollout.reward.size
         size = max(1, round(num_steps * config.learn_share / config.num_minibatches))
-        rows = jax.random.randint(key, (config.num_minibatches, size), 0, num_steps)
+        rows = jax.random.randint(across.own_key(key), (config.num_minibatches, size), 0, num_steps)
 
         def gradient_step(state: RNDState, index: Array) -> tuple[RNDState, Array]:
             part = jax.tree.map(lambda leaf: leaf[index], obs)
-            loss, grads = jax.value_and_grad(lambda params: errors(params, state, part).mean())(state.predictor)
+            loss, grads = across.mean(
+                jax.value_and_grad(lambda params: errors(params, state, part).mean())(state.predictor)
+            )
             updates, opt_state = optimizer.update(grads, state.opt_state, state.predictor)
             params = optax.apply_updates(state.predictor, updates)
             return state._replace(predictor=params, opt_state=opt_state), loss
@@ -161,4 +164,5 @@ def make_rnd(config: RNDConfig, spec: EnvSpec) -> StepReward:
         state, losses = jax.lax.scan(gradient_step, state, rows)
         return state, {"novelty/rnd_error": losses.mean(), "novelty/rnd_scale": scale_of(state.returns)}
 
-    return StepReward(init=init, score=score, learn=learn)
+    layout = RNDState(target=SAME, predictor=SAME, opt_state=SAME, obs=SAME, returns=LAYOUT)  # pyright: ignore[reportArgumentType]
+    return StepReward(init=init, score=score, learn=learn, layout=layout)

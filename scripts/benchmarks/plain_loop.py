@@ -1,6 +1,6 @@
-"""PPO as a plain loop, with nothing of oni but the network: what `overhead` compares with.
+"""PPO as a plain loop, with nothing of oni but the network: what `anakin` compares with.
 
-In the style of PureJaxRL (Lu et al., 2022): one jitted function, the library's own environment and auto-reset.
+In the style of PureJaxRL (Lu et al., 2022): one jitted function from carry to carry.
 """
 
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-import xminigrid
-from xminigrid.wrappers import GymAutoResetWrapper
+from plain_envs import make_plain_env
 
+from envs.types import JaxEnv
 from oni.config import TrainConfig
 from oni.networks import ActorCritic, act, init_params, unroll
 
@@ -18,7 +18,7 @@ from oni.networks import ActorCritic, act, init_params, unroll
 class Transition(NamedTuple):
     """One step of all games."""
 
-    obs: jax.Array
+    obs: Any
     action: jax.Array
     log_prob: jax.Array
     value: jax.Array
@@ -27,25 +27,33 @@ class Transition(NamedTuple):
     reset: jax.Array
 
 
-def make_plain_update(config: TrainConfig, network: ActorCritic, spec: Any) -> tuple[Any, Any]:
+class Carry(NamedTuple):
+    """All that goes from one update to the next."""
+
+    params: Any
+    opt_state: Any
+    env_state: Any
+    obs: Any
+    core: Any
+    reset: jax.Array
+    key: jax.Array
+
+
+def make_plain_update(config: TrainConfig, network: ActorCritic, env: JaxEnv[Any]) -> tuple[Carry, Any]:
     """Returns the first carry and the jitted function from carry to carry: one rollout and its gradient steps."""
     ppo = config.ppo
-    env, env_params = xminigrid.make(config.env.id.partition(":")[2])
-    env = GymAutoResetWrapper(env)
+    games = make_plain_env(config.env, env)
     num_envs = config.env.num_envs
     optimizer = optax.chain(optax.clip_by_global_norm(ppo.max_grad_norm), optax.adam(ppo.learning_rate, eps=1e-5))
 
-    def env_step(carry: Any, _: None) -> tuple[Any, Transition]:
-        params, opt_state, timestep, core, reset, key = carry
-        key, act_key = jax.random.split(key)
-        obs = timestep.observation
-        core, logits, value = act(network, params, core, obs, reset)
+    def env_step(carry: Carry, _: None) -> tuple[Carry, Transition]:
+        key, act_key, env_key = jax.random.split(carry.key, 3)
+        core, logits, value = act(network, carry.params, carry.core, carry.obs, carry.reset)
         action = jax.random.categorical(act_key, logits)
         log_prob = jnp.take_along_axis(jax.nn.log_softmax(logits), action[:, None], axis=1)[:, 0]
-        timestep = jax.vmap(env.step, in_axes=(None, 0, 0))(env_params, timestep, action)
-        done = timestep.last()
-        transition = Transition(obs, action, log_prob, value, timestep.reward, done, reset)
-        return (params, opt_state, timestep, core, done, key), transition
+        env_state, obs, reward, done = games.step(env_key, carry.env_state, action)
+        transition = Transition(carry.obs, action, log_prob, value, reward, done, carry.reset)
+        return carry._replace(env_state=env_state, obs=obs, core=core, reset=done, key=key), transition
 
     def advantages(rollout: Transition, last_value: jax.Array) -> jax.Array:
         def back(carry: Any, step: Transition) -> tuple[Any, jax.Array]:
@@ -73,36 +81,39 @@ def make_plain_update(config: TrainConfig, network: ActorCritic, spec: Any) -> t
         updates, opt_state = optimizer.update(grads, opt_state)
         return (optax.apply_updates(params, updates), opt_state), None
 
-    def update(carry: Any) -> Any:
-        core_before = carry[3]
+    def update(carry: Carry) -> Carry:
+        core_before = carry.core
         carry, rollout = jax.lax.scan(env_step, carry, None, ppo.num_steps)
-        params, opt_state, timestep, core, reset, key = carry
-        last_value = act(network, params, core, timestep.observation, reset)[2]
+        last_value = act(network, carry.params, carry.core, carry.obs, carry.reset)[2]
         advantage = advantages(rollout, last_value)
         data = (rollout, advantage, advantage + rollout.value)
 
         def epoch(state: Any, epoch_key: jax.Array) -> tuple[Any, None]:
-            games = jax.random.permutation(epoch_key, num_envs)
+            order = jax.random.permutation(epoch_key, num_envs)
             parts = ppo.num_minibatches
 
             def split(leaf: jax.Array) -> jax.Array:
-                shuffled = leaf[:, games]
+                shuffled = leaf[:, order]
                 return jnp.swapaxes(shuffled.reshape(leaf.shape[0], parts, -1, *leaf.shape[2:]), 0, 1)
 
-            cores = jax.tree.map(lambda leaf: leaf[games].reshape(parts, -1, *leaf.shape[1:]), core_before)
+            cores = jax.tree.map(lambda leaf: leaf[order].reshape(parts, -1, *leaf.shape[1:]), core_before)
             return jax.lax.scan(minibatch, state, (cores, *jax.tree.map(split, data)))
 
-        key, epochs_key = jax.random.split(key)
+        key, epochs_key = jax.random.split(carry.key)
         epoch_keys = jax.random.split(epochs_key, ppo.num_epochs)
-        (params, opt_state), _ = jax.lax.scan(epoch, (params, opt_state), epoch_keys)
-        return params, opt_state, timestep, core, reset, key
+        (params, opt_state), _ = jax.lax.scan(epoch, (carry.params, carry.opt_state), epoch_keys)
+        return carry._replace(params=params, opt_state=opt_state, key=key)
 
     reset_key, params_key, key = jax.random.split(jax.random.key(config.seed), 3)
-    params = init_params(network, spec, params_key)
-    timestep = jax.jit(jax.vmap(env.reset, in_axes=(None, 0)))(env_params, jax.random.split(reset_key, num_envs))
-    timestep = jax.tree.map(
-        lambda leaf: leaf if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else jnp.array(leaf, leaf.dtype),
-        timestep,
+    params = jax.jit(lambda k: init_params(network, env.spec, k))(params_key)
+    env_state, obs = jax.jit(games.reset)(reset_key)
+    carry = Carry(
+        params=params,
+        opt_state=optimizer.init(params),
+        env_state=env_state,
+        obs=obs,
+        core=network.initial_state(num_envs),
+        reset=jnp.ones(num_envs, bool),
+        key=key,
     )
-    carry = (params, optimizer.init(params), timestep, network.initial_state(num_envs), jnp.ones(num_envs, bool), key)
     return carry, jax.jit(update)

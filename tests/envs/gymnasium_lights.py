@@ -1,5 +1,7 @@
 """An environment of one's own for Gymnasium, with a captioner, for the tests."""
 
+import random
+
 import gymnasium
 import numpy as np
 from gymnasium import spaces
@@ -41,6 +43,39 @@ class Lights(gymnasium.Env):
 
 
 gymnasium.register("oni-tests/Lights-v0", entry_point=Lights, max_episode_steps=12)
+
+
+class Lamp(gymnasium.Env):
+    """Pays 1 a step for ever; what is seen is a number that every process draws for itself, if it draws."""
+
+    def __init__(self, draws=False):
+        self.action_space = spaces.Discrete(1)
+        self.observation_space = spaces.Box(0.0, 1.0, (2,), np.float32)
+        self._draws = draws
+
+    def _obs(self):
+        return np.full(2, random.random() if self._draws else 0.0, np.float32)
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        return self._obs(), {}
+
+    def step(self, action):
+        return self._obs(), 1.0, False, False, {"is_success": True}
+
+
+def timed(steps=5, **kwargs):
+    """The lamp with a limit of its own, which Gymnasium's registry does not know of."""
+    return gymnasium.wrappers.TimeLimit(Lamp(**kwargs), steps)
+
+
+gymnasium.register("oni-tests/TimedLamp-v0", entry_point=timed)
+gymnasium.register("oni-tests/RandomLamp-v0", entry_point=Lamp, nondeterministic=True, kwargs={"draws": True})
+gymnasium.register("oni-tests/SecretlyRandomLamp-v0", entry_point=Lamp, kwargs={"draws": True})
+
+
+def say_end(transition):
+    return "The time is up." if transition.truncated else "That is the end." if transition.terminated else ""
 
 
 def say(transition):

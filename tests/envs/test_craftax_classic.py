@@ -179,6 +179,35 @@ def test_captions_say_what_happened(env, played, name):
 
 
 @pytest.mark.slow
+def test_figures_of_an_episode_are_its_achievements(env, played):
+    names = env.spec.episode_stats
+    assert names[0] == "achievements"
+    assert len(names) == 1 + 22
+    achieved = {
+        "nothing": "",
+        "wood": "collect_wood",
+        "stone": "collect_stone",
+        "diamond": "collect_diamond",
+        "water": "collect_drink",
+        "table": "place_table",
+        "table without wood": "",
+        "sapling": "place_plant",
+        "wood pickaxe": "make_wood_pickaxe",
+        "iron sword": "make_iron_sword",
+        "cow eaten": "eat_cow",
+        "cow hit": "",
+        "zombie killed": "defeat_zombie",
+        "waking": "wake_up",
+        "killed while collecting": "collect_wood",
+    }
+    for play, name in achieved.items():
+        stats = played[2].info["stats"][list(PLAYS).index(play)]
+        found = [one for one, has in zip(names[1:], stats[1:], strict=True) if has]
+        assert found == ([f"achievement/{name}"] if name else [])
+        assert stats[0] == len(found)
+
+
+@pytest.mark.slow
 def test_brief_captions_leave_out_what_changes_nothing(env, played):
     brief = envs.make("craftax:Craftax-Classic", detail="brief")
     assert isinstance(brief, envs.JaxEnv)

@@ -199,6 +199,34 @@ def test_captions_say_what_happened(env, played, name):
 
 
 @pytest.mark.slow
+def test_figures_of_an_episode_are_its_achievements(env, played):
+    names = env.spec.episode_stats
+    assert len(names) == 1 + 67
+    achieved = {
+        "nothing": "",
+        "wood": "collect_wood",
+        "ruby": "collect_ruby",
+        "torch": "place_torch",
+        "bat": "eat_bat",
+        "arrow shot": "fire_bow",
+        "potion that hurts": "drink_potion",
+        "book": "learn_fireball",
+        "spell": "cast_fireball",
+        "enchantment": "enchant_sword",
+        "archer": "defeat_gnome_archer",
+        "the last monster of a floor": "defeat_orc_soldier",
+        "necromancer wounded": "damage_necromancer",
+    }
+    for play, name in achieved.items():
+        stats = played[2].info["stats"][list(PLAYS).index(play)]
+        found = [one for one, has in zip(names[1:], stats[1:], strict=True) if has]
+        assert stats[0] == len(found)
+        # the library also grants the making of what the player was given
+        found = [one for one in found if not one.startswith("achievement/make_")]
+        assert found == ([f"achievement/{name}"] if name else [])
+
+
+@pytest.mark.slow
 def test_a_chest_tells_what_it_held(env, played):
     before, after, timestep = played
     caption = env.describe(timestep.event[-1])

@@ -1,5 +1,6 @@
 """EnvPool: captions of hand-played MiniGrid, our reset in place of its late one, and what is refused."""
 
+import json
 from importlib import util
 
 import numpy as np
@@ -20,6 +21,7 @@ from envs.envpool.captions import (
     ending,
     mission_text,
 )
+from envs.envpool.game import make_game
 from envs.envpool.observe import WORDS, mission_words
 from envs.errors import EnvError
 from envs.host.types import HostVectorEnv
@@ -144,12 +146,15 @@ def test_episodes_are_those_of_the_library_without_its_late_reset():
         steps = play(group, actions)
         library = env.make_vector(1, seed=pool._seed_of(0), num_threads=1)
     obs, _ = library.reset()
-    ends = {"terminated": 0, "truncated": 0}
+    ends = {"terminated": 0, "truncated": 0, "won on the last step": 0}
     for action, step in zip(actions, steps, strict=True):
         obs, reward, terminated, truncated, _ = library.step(action.astype(np.int32))
-        assert (step.reward, step.terminated, step.truncated) == (reward, terminated, truncated)
+        won = reward > 0
+        ends["won on the last step"] += int((won & truncated)[0])  # which the library calls truncated
+        assert (step.reward, step.terminated, step.truncated) == (reward, terminated | won, truncated & ~won)
         assert (step.final_obs["image"] == obs["image"]).all()
-        assert (step.info["success"] == (terminated & (reward > 0))).all()
+        assert (step.info["success"] == won).all()
+        assert won[0] == (b"You reach the green goal." in step.caption[0])
         if terminated | truncated:
             ends["terminated" if terminated else "truncated"] += 1
             obs, reward, *_ = library.step(np.zeros(1, np.int32))  # the step that the library spends on its reset
@@ -157,7 +162,41 @@ def test_episodes_are_those_of_the_library_without_its_late_reset():
         assert (step.obs["image"] == obs["image"]).all()
         assert (step.obs["direction"][:, 0] == obs["direction"]).all()
     library.close()
-    assert min(ends.values()) > 3
+    assert min(ends["terminated"], ends["truncated"]) > 3
+    assert ends["won on the last step"] > 0
+
+
+@with_library
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "limit", "ends"),
+    [
+        ("Catch-v0", 9, {"terminated"}),  # the ball is down after nine steps, which is no cut
+        ("Catch-v0", 5, {"truncated"}),
+        ("CliffWalking-v0", 6, {"truncated"}),  # has no limit in the library
+        ("FrozenLake-v1", 4, {"terminated", "truncated"}),
+    ],
+)
+def test_only_what_is_cut_off_is_truncated(name, limit, ends):
+    env = make(name, max_episode_steps=limit)
+    actions = np.random.default_rng(2).integers(0, env.spec.num_actions, (60, 4))
+    game = make_game(**env.options)
+    with env.open_pool(4, seed=1, num_groups=1) as pool:
+        steps = play(pool.groups[0], actions)
+    seen, length = set(), np.zeros(4, int)
+    for step in steps:
+        length += 1
+        ended = step.terminated | step.truncated
+        assert (step.truncated <= (length == limit)).all()
+        assert ended[length == limit].all()
+        seen |= {step.ending[row] for row in np.flatnonzero(ended)}
+        assert [ending != "" for ending in step.ending] == ended.tolist()
+        length[ended] = 0
+    assert seen == ends
+    game.attach({n: np.zeros(spec.shape, spec.dtype) for n, spec in env.raw.items()})
+    game.reset(1)
+    assert not any(game.step(0).truncated for _ in range(limit)), "in a worker process the pool counts"
+    game.close()
 
 
 @with_library
@@ -260,7 +299,7 @@ def test_what_cannot_be_played_is_said(name, options, message):
 
 @with_library
 @pytest.mark.slow
-def test_a_short_training():
+def test_a_short_training_goes_on_with_new_episodes_when_it_is_resumed(caplog):
     config = TrainConfig(
         env=EnvConfig(id="envpool:BabyAI-GoToLocalS5N2-v0", num_envs=8, num_workers=1),
         network=NetworkConfig(hidden_size=16, core="none", embed_size=4),
@@ -271,3 +310,16 @@ def test_a_short_training():
         for _ in range(3):
             trainer.update()
         assert np.isfinite(trainer.flush().metrics["loss/value"])
+        state, host = trainer.state, json.loads(json.dumps(trainer.host_state()))
+        assert not state.actor.reset.all()
+    with Trainer(config) as resumed:
+        resumed.load(state, host)
+        (line,) = caplog.messages
+        assert line == (
+            "envpool:BabyAI-GoToLocalS5N2-v0: running episodes cannot be brought back, new ones begin instead "
+            "(its games never repeat)"
+        )
+        assert resumed.state.actor.reset.all()
+        assert not np.asarray(resumed.state.actor.episode_length).any()
+        resumed.update()
+        assert np.isfinite(resumed.flush().metrics["loss/value"])

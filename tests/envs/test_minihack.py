@@ -54,17 +54,17 @@ def test_key_room_from_the_key_to_the_stairs():
         assert seen.caption == b"You see here a key named The Master Key of Thievery."
         assert taken.caption.endswith(b"g - a key named The Master Key of Thievery.")
         *_, opened = player.do(*TO_DOOR, "apply")
-        assert opened == (0.0, False, b"You succeed in unlocking the door.  The door opens.", False)
+        assert opened == (0.0, False, b"You succeed in unlocking the door.  The door opens.", False, False)
         assert player.raw["message"].tobytes().rstrip(b"\0") == opened.caption
         *_, last = player.do(*TO_STAIRS)
-        assert last == (1.0, True, b"", True)
+        assert last == (1.0, True, b"", True, False)
         assert player.game.ending() == "reached the goal"
 
 
 def test_without_the_key_the_door_stays_locked():
     with Player("KeyRoom-S5") as player:
         *_, nothing, pushed = player.do("south", *TO_DOOR[1:], "apply", "west")
-        assert nothing == (0.0, False, b"", False)
+        assert nothing == (0.0, False, b"", False, False)
         assert pushed.caption == b"This door is locked."
 
 
@@ -78,7 +78,7 @@ def test_an_event_in_the_caption_ends_a_skill_task():
         which, where, killed = player.do("zap", "north", "east")
         assert which.caption == b"What do you want to zap? [f or ?*]"
         assert where.caption == b"In what direction?"
-        assert killed == (1.0, True, b"You kill the minotaur!  Welcome to experience level 2.", True)
+        assert killed == (1.0, True, b"You kill the minotaur!  Welcome to experience level 2.", True, False)
 
 
 def test_a_prayer_counts_on_the_altar_only():

@@ -109,7 +109,7 @@ def test_more_without_a_question_does_nothing():
     with Player().reset(0) as player:
         before, idle = player.do("pay", "more")
         assert before.caption == b"There appears to be no shopkeeper here to receive your payment."
-        assert idle == (-0.01, False, b"", False)
+        assert idle == (-0.01, False, b"", False, False)
         assert player.message == b""
 
 

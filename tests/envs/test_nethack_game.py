@@ -76,7 +76,7 @@ def test_a_death_has_its_last_message_its_scene_and_its_cause():
         *_, hard, stopped, _, died = player.do("eat", "more", "eat", "more", "eat", "eat", "more")
         assert hard.caption == b"You're having a hard time getting all of it down.  Continue eating? [yn] (n)"
         assert stopped.caption.startswith(b"You stop eating the food ration.")
-        assert died == (0.0, True, b"You choke over your food.  You die...", False)
+        assert died == (0.0, True, b"You choke over your food.  You die...", False, False)
         assert player.message == died.caption
         assert (player.raw["chars"] == ord("@")).sum() == 1
         assert player.game.ending() == "choked on a food ration"

@@ -18,7 +18,7 @@ def test_staircase_ends_on_the_first_descent():
     with Player("staircase").reset(260) as player:
         *walk, last = player.path(TO_DEPTH_2)
         assert {(step.reward, step.terminated) for step in walk} == {(0.0, False)}
-        assert last == (50.0, True, b"You descend the stairs.", True)
+        assert last == (50.0, True, b"You descend the stairs.", True, False)
         assert player.game.ending() == "reached the goal"
         assert player.game.stats()["depth"] == 2.0
 

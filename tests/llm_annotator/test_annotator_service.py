@@ -18,7 +18,7 @@ import httpx
 import pytest
 
 from llm_annotator import wire
-from llm_annotator.app import is_loopback
+from llm_annotator.access import is_loopback
 from llm_annotator.client import AnnotatorClient
 from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
 from llm_annotator.errors import ConfigError, PortInUse, ServiceError

@@ -25,7 +25,7 @@ from llm_annotator.supervisor import ServiceProcess
 
 
 def scripted(**options: Any) -> AnnotatorConfig:
-    return AnnotatorConfig(backend=BackendConfig(kind="scripted", options=options))
+    return AnnotatorConfig(backend=BackendConfig(kind="scripted", max_concurrent=4, options=options))
 
 
 @pytest.fixture(scope="module")

@@ -103,7 +103,7 @@ def store(tmp_path: Path) -> Path:
 
 
 def test_overview_figures(cli: Cli, store: Path) -> None:
-    status, out, err = cli(store)
+    status, out, err = cli(store, "--text")
     assert (status, err) == (0, "")
     assert "open the box" in out
     assert "7 seen, 4 labelled (2 helpful, 2 unhelpful, 1 by hand), 1 unparsed, 1 failed, 1 unlabelled" in out
@@ -154,7 +154,7 @@ def test_the_limit_does_not_touch_totals_and_shares(cli: Cli, store: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "options", [[], ["--show", "1"], ["--show", "2"], ["--show", "3"], ["--show", "4"], ["--show", "5"]]
+    "options", [["--text"], ["--show", "1"], ["--show", "2"], ["--show", "3"], ["--show", "4"], ["--show", "5"]]
 )
 def test_nothing_from_a_game_or_a_model_is_obeyed(cli: Cli, store: Path, options: list[str]) -> None:
     out = cli(store, *options)[1]
@@ -163,7 +163,7 @@ def test_nothing_from_a_game_or_a_model_is_obeyed(cli: Cli, store: Path, options
 
 
 def test_markup_and_escapes_are_shown_as_text(cli: Cli, store: Path) -> None:
-    out = cli(store)[1]
+    out = cli(store, "--text")[1]
     assert CHATTER.decode() in out
     assert r"\x1b[31mred\x1b[0m\x1b]0;title\x07 bell\x07 back\x08 tab\t" in out
     assert "café ÿ" in out
@@ -222,11 +222,11 @@ def test_the_json_of_one_caption(cli: Cli, store: Path, golden: Callable[[str, s
 
 def test_a_run_directory(cli: Cli, tmp_path: Path) -> None:
     run = create(tmp_path / "run", TrainConfig())
-    status, out, err = cli(run.path)
+    status, out, err = cli(run.path, "--text")
     assert (status, out) == (1, "")
     assert "no annotation store yet" in err
     fill(run.store)
-    assert "7 seen" in cli(run.path)[1]
+    assert "7 seen" in cli(run.path, "--text")[1]
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_a_run_without_a_store_of_its_own(
     config = yaml.safe_load(to_yaml(TrainConfig()))
     config[section] |= values
     run.config_file.write_text(yaml.safe_dump(config), encoding="utf-8")
-    status, out, err = cli(run.path)
+    status, out, err = cli(run.path, "--text")
     assert (status, out) == (1, "")
     assert words in err
 
@@ -294,6 +294,13 @@ def test_what_cannot_be_inspected_is_said_in_words(
         (["--helpful", "--failed"], 2, "not allowed with"),
         (["--show", "1", "--search", "x"], 2, "leave --run-id, --labeler and --search out"),
         (["--halpful"], 2, "unrecognized arguments"),
+        (["--port", "70000"], 2, "'70000' is no port"),
+        (["--port", "80", "--text"], 2, "nothing is served with these options"),
+        (["--port", "80", "--search", "x"], 2, "nothing is served with these options"),
+        (["--export", "x.html", "--json"], 2, "--export writes the captions that earned most"),
+        (["--export", "x.html", "--helpful"], 2, "--export writes the captions that earned most"),
+        (["--export", "x.html", "--run-id", "zzz"], 1, "holds no run 'zzz'"),
+        (["--export", "no/such/folder/x.html"], 1, "no/such/folder/x.html cannot be written"),
     ],
 )
 def test_wrong_usage(cli: Cli, store: Path, options: list[str], status: int, words: str) -> None:
@@ -305,7 +312,7 @@ def test_wrong_usage(cli: Cli, store: Path, options: list[str], status: int, wor
 def test_an_empty_store(cli: Cli, tmp_path: Path) -> None:
     path = tmp_path / "empty.sqlite"
     Store(path).close()
-    status, out, _ = cli(path)
+    status, out, _ = cli(path, "--text")
     assert status == 0
     assert "No caption has come up yet." in out
     assert json.loads(cli(path, "--json")[1])["captions"] == []
@@ -316,7 +323,7 @@ def test_a_run_that_has_said_nothing_yet_has_a_labeler(cli: Cli, tmp_path: Path)
     with Store(path) as writer:
         writer.add_labeler("judge-2", {"goal": "find the exit"}, "small")
         writer.add_run("run-b", "new", {}, labeler_id="judge-2", goal="find the exit")
-    assert "find the exit" in cli(path)[1]
+    assert "find the exit" in cli(path, "--text")[1]
     assert json.loads(cli(path, "--json", "--run-id", "run-b")[1])["labeler"] == "judge-2"
 
 
@@ -325,7 +332,7 @@ def test_several_runs_are_counted_together_or_alone(cli: Cli, store: Path) -> No
         writer.add_run("other", "second", {}, labeler_id="judge-1", goal="open the box")
         occurrence = Occurrence(caption=KEY, count=5, first_step=1, last_step=99_999, reward_sum=8.0)
         writer.add_occurrences("other", [occurrence])
-    assert "Counted over all runs" in cli(store)[1]
+    assert "Counted over all runs" in cli(store, "--text")[1]
     together = json.loads(cli(store, "--json")[1])
     assert together["captions"][0]["reward_sum"] == 20.0
     assert together["captions"][0]["count"] == 15
@@ -336,7 +343,7 @@ def test_several_runs_are_counted_together_or_alone(cli: Cli, store: Path) -> No
 
 def test_what_the_terminal_cannot_write_comes_out_as_escapes(store: Path) -> None:
     program = "import sys; from oni.cli.main import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", program, "inspect", str(store)]
+    command = [sys.executable, "-c", program, "inspect", str(store), "--text"]
     environment = {"PYTHONIOENCODING": "ascii", "COLUMNS": "80"}
     done = subprocess.run(command, capture_output=True, check=True, env=environment, timeout=60)
     assert rb"caf\xe9 \xff" in done.stdout

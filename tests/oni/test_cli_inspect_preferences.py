@@ -121,7 +121,7 @@ def test_filters(cli: Cli, store: Path, options: list[str], pairs: list[tuple[in
 
 
 def test_the_overview_counts_them(cli: Cli, store: Path) -> None:
-    out = cli(store)[1]
+    out = cli(store, "--text")[1]
     assert "9 of ordered pairs, listed by --preferences" in out
     assert "360 tokens in, 9 tokens out, 0.250 s an answer" in out
     document = json.loads(cli(store, "--json")[1])
@@ -136,7 +136,7 @@ def test_a_store_without_comparisons_says_so(cli: Cli, tmp_path: Path) -> None:
     assert status == 0
     assert "No captions compared yet." in out
     assert json.loads(cli(path, "--preferences", "--json")[1])["pairs"] == []
-    assert "--preferences" not in cli(path)[1]
+    assert "--preferences" not in cli(path, "--text")[1]
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Networks: sequences equal repeated steps, and episodes do not leak into each other."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from envs.spec import EnvSpec, ObsSpec
 from oni.config import NetworkConfig
 from oni.errors import ConfigError
 from oni.networks import act, init_params, make_network, unroll
-from oni.networks.encoders import make_encoder
+from oni.networks.encoders import CellConv, make_encoder
 
 
 def network_for(core, env_id="probe:memory"):
@@ -134,6 +135,18 @@ def test_pixels_count_as_shares_of_255():
     of_shares = features(pixels_spec((40, 36, 3), np.float32), jnp.asarray(obs / 255.0, jnp.float32))
     np.testing.assert_allclose(of_pixels, of_shares, rtol=1e-5, atol=1e-6)
     assert not np.allclose(of_pixels[0], of_pixels[1])
+
+
+def test_a_convolution_of_cells_is_the_library_s_with_the_same_parameters():
+    obs = jax.random.normal(jax.random.key(1), (2, 7, 6, 4))
+    ours, theirs = (
+        CellConv(5),
+        nn.Conv(5, (3, 3), padding="VALID", kernel_init=nn.initializers.orthogonal(np.sqrt(2.0))),
+    )
+    params = ours.init(jax.random.key(0), obs)
+    jax.tree.map(np.testing.assert_array_equal, params, theirs.init(jax.random.key(0), obs))
+    params = jax.tree.map(lambda leaf: leaf + 0.1, params)
+    np.testing.assert_allclose(ours.apply(params, obs), theirs.apply(params, obs), rtol=1e-5, atol=1e-5)
 
 
 def test_small_pictures_get_one_convolution_and_big_ones_three():

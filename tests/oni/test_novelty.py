@@ -35,10 +35,12 @@ NUMBERS = spec_of(ObsSpec((2,), FLOATS))
 NAMED = spec_of({"map": ObsSpec((2, 1, 2), np.dtype(np.uint8), (5, 4)), "status": ObsSpec((3,), FLOATS)})
 SPECS = {"grid": GRID, "numbers": NUMBERS, "named": NAMED}
 
-JITTED = {
-    name: jax.tree.map(jax.jit, make_rnd(RNDConfig(learn_share=1.0, num_minibatches=2), spec), is_leaf=callable)
-    for name, spec in SPECS.items()
-}
+
+def jitted(reward):
+    return jax.jit(reward.init), jax.jit(reward.score), jax.jit(reward.learn)
+
+
+JITTED = {name: jitted(make_rnd(RNDConfig(learn_share=1.0, num_minibatches=2), spec)) for name, spec in SPECS.items()}
 
 
 def rollout_of(obs, last_obs, *, reset=None, terminated=None, truncated=None):

@@ -1,0 +1,55 @@
+"""The reward model's scores over training, for people: now and then those that changed."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+MAX_AT_ONCE = 1_000
+"""Scores in one report; of more changes the largest are told, and the others at the next one."""
+
+LEAST_CHANGE = 0.005
+"""Changes below it are not told, but for the last report of a run. A helpful caption scores 1 with most models."""
+
+_LAST_CHANGE = 1e-6
+
+
+class ScoreLog:
+    """Which scores to tell, and when.
+
+    Args:
+        every_s: seconds between two reports. clock: seconds of any steady clock.
+    """
+
+    def __init__(self, every_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._every_s = every_s
+        self._clock = clock
+        self._due_at = clock() + every_s
+        self._told = np.zeros(0, np.float32)
+
+    def due(
+        self, texts: Sequence[bytes], scores: Float[np.ndarray, " V"], *, last: bool = False
+    ) -> list[tuple[bytes, float]]:
+        """Returns captions with their scores, those of which changed since they were told; nothing between reports.
+
+        Args:
+            scores: by caption id, NaN where a caption has not been scored yet.
+            last: this is the last report of the run.
+        """
+        if not last and self._clock() < self._due_at:
+            return []
+        self._due_at = self._clock() + self._every_s
+        size = min(len(scores), len(texts))
+        told = np.full(size, np.nan, np.float32)
+        known = min(size, len(self._told))
+        told[:known] = self._told[:known]
+        change = np.abs(scores[:size] - told)
+        change[np.isnan(told) & ~np.isnan(scores[:size])] = np.inf
+        (ids,) = np.nonzero(change > (_LAST_CHANGE if last else LEAST_CHANGE))  # NaN is not
+        ids = ids[ids > 0]  # 0 is the empty caption
+        if len(ids) > MAX_AT_ONCE:
+            ids = ids[np.argsort(-change[ids], kind="stable")[:MAX_AT_ONCE]]
+        told[ids] = scores[ids]
+        self._told = told
+        return [(texts[i], float(scores[i])) for i in ids]
