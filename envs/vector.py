@@ -15,13 +15,21 @@ ROWS_AT_ONCE = 16
 """Rows that one pass of `replace_rows` computes. Measured on 2 cores with 256 XLand-MiniGrid games: 16 resets a step
 cost a tenth of 256, and more than 16 episodes seldom end in one step."""
 
+PASSES = 16
+"""Passes at most of `replace_rows` on a GPU or TPU, where the number of passes, one after the other, costs more than
+their size does. Chosen for batches of thousands, in which more than 16 episodes end at once; not measured."""
+
+
+def _rows_at_once(batch: int) -> int:
+    return ROWS_AT_ONCE if jax.default_backend() == "cpu" else max(ROWS_AT_ONCE, -(-batch // PASSES))
+
 
 def replace_rows(
     mask: Bool[Array, " B"],
     tree: Tree,
     rows: Callable[[Int[Array, " R"]], Tree],
     *,
-    rows_at_once: int = ROWS_AT_ONCE,
+    rows_at_once: int | None = None,
 ) -> Tree:
     """Replaces the rows of `tree` where `mask` is set by `rows(index)`, at a cost that follows their number.
 
@@ -31,9 +39,10 @@ def replace_rows(
     Args:
         rows: from row indices, some of them out of range (their values are dropped), to those rows of the tree. A
             function of the index alone, so that the result does not depend on how rows are grouped into passes.
+        rows_at_once: default `ROWS_AT_ONCE` on a CPU, elsewhere enough for `PASSES` passes at most.
     """
     batch = mask.shape[0]
-    size = min(rows_at_once, batch)
+    size = min(rows_at_once or _rows_at_once(batch), batch)
     rank = jnp.cumsum(mask) - 1
 
     def one_pass(number: Array, old: Tree) -> Tree:

@@ -16,16 +16,16 @@ from typing import Any
 from llm_annotator.backends.base import Backend
 from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig
 from llm_annotator.engine import Engine
-from llm_annotator.errors import ServiceError
+from llm_annotator.errors import ServiceError, StoreError
 from llm_annotator.jobs import Offer
 from llm_annotator.keeper import Keeper
 from llm_annotator.labeler import Labeler, LabelerSpec
 from llm_annotator.lookup import Stored, look_up
 from llm_annotator.presence import Presence
-from llm_annotator.questions import Question
+from llm_annotator.question import Question
 from llm_annotator.recorder import Recorder
 from llm_annotator.report import labeler_status, status_line
-from llm_annotator.store.writer import Store
+from llm_annotator.store.writer import RECOMBINING_PAUSE_S, Store
 from llm_annotator.types import CaptionScore, LabelStatus, News, Occurrence, SampledTransition, Subject
 from llm_annotator.wire import MAX_UPDATES, LabelerStatus
 
@@ -38,6 +38,9 @@ RECHECK_S = 2.0
 UPKEEP_S = 1.0
 """How often what was spent is stored, and runs that are gone are forgotten. A service that is killed loses the account
 of what it spent since, never a label."""
+
+LAST_COMBINED_S = 3.0
+"""How long the end waits for labels of captions to follow those of their parts. The next annotator goes on."""
 
 LAST_ANSWERS_S = 2.0
 """How long the end waits for answers that are under way: they are paid for."""
@@ -105,6 +108,7 @@ class Annotator:
         recording = asyncio.create_task(self._recorder.run())
         asking = asyncio.create_task(self._keeper.run())
         upkeep = asyncio.create_task(self._keep_up())
+        combining = asyncio.create_task(self._combine())
         try:
             yield
         finally:
@@ -113,9 +117,11 @@ class Annotator:
                 await asyncio.wait([asking], timeout=LAST_ANSWERS_S)
             await _end(asking)
             await _end(upkeep)
+            await _end(combining)
             await self._keeper.save_spent()
             self._recorder.stop()
             await recording
+            await self._finish_combining()
             await self._recorder.close()
 
     def stop_waiting(self) -> None:
@@ -289,6 +295,28 @@ class Annotator:
             for run_id in self._runs.absent():
                 _log.info("nothing was heard of run %s for long: its captions are no longer asked about", run_id)
                 self.leave(run_id)
+
+    async def _combine(self) -> None:
+        """Lets labels of captions follow those of parts that very many captions hold, whoever changed them."""
+        while True:
+            news = self._news
+            if await self._recombine():
+                self._announce()
+                await asyncio.sleep(RECOMBINING_PAUSE_S)
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(news.wait(), UPKEEP_S)
+
+    async def _finish_combining(self) -> None:
+        deadline = time.monotonic() + LAST_COMBINED_S
+        while time.monotonic() < deadline and await self._recombine():
+            pass
+
+    async def _recombine(self) -> int:
+        try:
+            return await self._recorder.call(lambda store: store.recombine())
+        except StoreError:  # what is wrong with it the recorder says; it is tried again
+            return 0
 
     def _check_run(self, run_id: str) -> None:
         if run_id not in self._runs:

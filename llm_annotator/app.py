@@ -3,7 +3,7 @@
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,6 +17,9 @@ from llm_annotator.errors import AnnotatorError, ConfigError, StoreError
 from llm_annotator.labeler import LabelerSpec
 from llm_annotator.monitoring import CONTENT_TYPE, Monitor
 
+if TYPE_CHECKING:
+    from llm_annotator.askagain import AskAgain
+
 MAX_WAIT_S = 30.0
 """Longest poll. Shorter than the minute after which proxies between two machines give a request up."""
 
@@ -25,14 +28,19 @@ Handler = Callable[[Mapping[str, Any]], Awaitable[dict[str, Any]]]
 
 
 def build_app(
-    annotator: Annotator, *, token: str | None = None, loopback_only: bool = True, pages: Path | None = None
+    annotator: Annotator,
+    *,
+    token: str | None = None,
+    loopback_only: bool = True,
+    pages: Path | None = None,
+    asking: "AskAgain | None" = None,
 ) -> Starlette:
     """Returns the app.
 
     token: what clients must send as `Authorization: Bearer TOKEN`; None lets everyone in.
     loopback_only: refuse requests that name another host. A web page that a browser on this machine shows could
         otherwise reach the service through a name of its own that resolves to loopback (DNS rebinding).
-    pages: store about which pages for people are served too, None for none.
+    pages: store about which pages for people are served too, None for none. asking: what their button for that asks.
     """
     guard = Guard(token, loopback_only=loopback_only)
     routes = _Routes(annotator)
@@ -68,17 +76,18 @@ def build_app(
             Route("/v1/transitions", _endpoint(guard, routes.transitions), methods=["POST"]),
             Route("/v1/scores", _endpoint(guard, routes.scores), methods=["POST"]),
             Route("/v1/leave", _endpoint(guard, routes.leave), methods=["POST"]),
-            *_pages(pages, guard),
+            *_pages(pages, guard, asking),
         ]
     )
 
 
-def _pages(store: Path | None, guard: Guard) -> list[BaseRoute]:
+def _pages(store: Path | None, guard: Guard, asking: "AskAgain | None") -> list[BaseRoute]:
     if store is None:
         return []
     from llm_annotator.inspector.app import inspector_routes
+    from llm_annotator.inspector.mending import make_mending
 
-    return inspector_routes(store, run_dir=None, guard=guard)
+    return inspector_routes(store, run_dir=None, guard=guard, mending=make_mending(store, asking=asking))
 
 
 class _Routes:
@@ -105,6 +114,7 @@ class _Routes:
             "labeler_id": labeler_id,
             "cursor": cursor,
             "standing": [question.to_row(news) for news in standing],
+            "changes": [news.change for news in standing],
         }
 
     async def captions(self, body: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,6 +129,7 @@ class _Routes:
         return {
             "instance": self._annotator.instance,
             "known": [question.to_row(news) for news in reply.known],
+            "changes": [news.change for news in reply.known],
             "accepted": reply.offer.accepted,
             "dropped": reply.offer.dropped,
             "status": self._annotator.status(labeler_id, run_id).to_wire(),
@@ -133,6 +144,7 @@ class _Routes:
         return {
             "instance": self._annotator.instance,
             "updates": [question.to_row(news) for news in updates],
+            "changes": [news.change for news in updates],
             "cursor": cursor,
             "status": self._annotator.status(labeler_id, run_id or "").to_wire(),
         }

@@ -15,6 +15,7 @@ from typing import Generic, TypeVar
 from llm_annotator.backends.base import Backend
 from llm_annotator.config import EngineConfig
 from llm_annotator.errors import BackendError, BackendOverloaded
+from llm_annotator.gate import asked_pause_s, backoff_s
 from llm_annotator.labeler import Labeler
 from llm_annotator.limits import ConcurrencyLimit
 from llm_annotator.types import Completion, Judgement, LabelStatus, Subject
@@ -75,7 +76,6 @@ async def _ask(
     *,
     must_answer: bool,
 ) -> Answer[AnySubject]:
-    pause_s = config.backoff_s
     for attempt in range(1, config.max_attempts + 1):
         level, began_at = limit.began(), time.monotonic()
         try:
@@ -84,8 +84,7 @@ async def _ask(
             if isinstance(error, BackendOverloaded):
                 limit.ended(level, time.monotonic() - began_at, refused=True)
             if error.retryable and attempt < config.max_attempts:
-                await asyncio.sleep(min(error.retry_after_s or pause_s, config.max_backoff_s))
-                pause_s *= 2
+                await asyncio.sleep(max(backoff_s(attempt, config), asked_pause_s(error)))
                 continue
             if must_answer:
                 raise

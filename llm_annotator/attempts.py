@@ -133,6 +133,9 @@ class Attempts:
         job.requests += 1
         try:
             completion = await backend.complete(request)
+        except BackendError as error:
+            self._budget.fail(request, error)
+            raise
         except BaseException:
             self._budget.end(request, None)
             raise

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from llm_annotator.config import BackendConfig, EngineConfig
-from llm_annotator.errors import ConfigError
+from llm_annotator.errors import BackendError, ConfigError
 from llm_annotator.store.spending import Spent
 from llm_annotator.types import Completion, Request
 
@@ -66,7 +66,7 @@ class Budget:
         self._add(Spent(requests=1))
 
     def give_up(self) -> None:
-        """Takes a request back that did not go out."""
+        """Takes a request back that did not go out, or came to nothing."""
         self._under_way -= 1
         self._add(Spent(requests=-1))
 
@@ -85,6 +85,18 @@ class Budget:
         self._add(spent)
         self._answered = self._answered.plus(spent._replace(requests=1))
         return spent
+
+    def fail(self, request: Request, error: BackendError) -> None:
+        """Counts a request that got no answer, now that it has ended; it costs nothing if nobody took it up."""
+        if error.may_cost:
+            self.end(request, None)
+        else:
+            self.give_up()
+
+    @property
+    def ended(self) -> Spent:
+        """What was spent on this store, without the requests under way, which may yet come to nothing."""
+        return self.spent._replace(requests=self.spent.requests - self._under_way)
 
     @property
     def is_open(self) -> bool:
@@ -121,6 +133,10 @@ class Budget:
         """Takes back what could not be saved."""
         self._unsaved = self._unsaved.plus(unsaved)
 
+    def saved(self, total: Spent) -> None:
+        """Takes note of the account of the store, to which others add too: commands, and people who ask again."""
+        self.spent = total.plus(self._unsaved)
+
     def _add(self, spent: Spent) -> None:
         self.spent = self.spent.plus(spent)
         self._unsaved = self._unsaved.plus(spent)
@@ -128,13 +144,13 @@ class Budget:
     @property
     def _is_unknown(self) -> bool:
         """Whether a limit counts what is known of no request yet."""
-        nothing_ended = self._answered.requests == self.spent.requests - self._under_way == 0
+        nothing_ended = self._answered.requests == self.ended.requests == 0
         return nothing_ended and bool(self._limits.keys() - {"requests"})
 
     def _ahead(self, name: str, requests: int) -> float:
         """Returns what will be spent once so many requests have ended, those under way among them."""
         if name == "requests":
-            return self.spent.requests + 1
+            return self.ended.requests + requests
         known = self._answered if self._answered.requests else self.spent
         return _of(self.spent, name) + requests * _of(known, name) / max(1, known.requests)
 

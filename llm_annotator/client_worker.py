@@ -22,7 +22,7 @@ from llm_annotator.client_http import Trouble, exchange
 from llm_annotator.ledger import Ledger, cut
 from llm_annotator.mailbox import ClientHealth, Mailbox
 from llm_annotator.outbox import Sendings
-from llm_annotator.questions import Question
+from llm_annotator.question import Question
 from llm_annotator.types import LabelStatus, Occurrence
 
 _log = logging.getLogger(__name__)
@@ -189,7 +189,8 @@ class Worker:
         self._instance = answer["instance"]
         self._status = wire.LabelerStatus()
         self._ledger.some_lost()
-        self._learn(answer.get("standing", []), {})
+        self._ledger.connected()
+        self._learn(answer, "standing", {})
 
     async def _leave(self, http: httpx.AsyncClient) -> None:
         """Says that this run needs no more answers, so that a shared service asks nothing for nobody."""
@@ -218,7 +219,7 @@ class Worker:
             self._ledger.offered(batch)
             if answer["dropped"]:
                 self._ledger.some_lost()
-            self._learn(answer["known"], answer["status"])
+            self._learn(answer, "known", answer["status"])
 
     async def _poll_loop(self, http: httpx.AsyncClient) -> None:
         while True:
@@ -227,7 +228,7 @@ class Worker:
             body |= {"after": self._cursor, "wait_s": wait_s}
             answer = await self._exchange(http, "/v1/labels", body, wait_s=wait_s)
             self._cursor = answer["cursor"]
-            self._learn(answer["updates"], answer["status"])
+            self._learn(answer, "updates", answer["status"])
             if len(answer["updates"]) < wire.MAX_UPDATES:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._awaited.wait(), POLL_PAUSE_S)
@@ -293,9 +294,11 @@ class Worker:
             self._connected, self._trouble = True, ""
         return answer
 
-    def _learn(self, rows: list[Any], status: Mapping[str, Any]) -> None:
+    def _learn(self, answer: Mapping[str, Any], field: str, status: Mapping[str, Any]) -> None:
         ledger = self._ledger
-        self._mailbox.updates.extend(ledger.learn(map(self._question.from_row, rows), time.monotonic()))
+        news = map(self._question.from_row, answer.get(field, []))
+        # Beside the rows: a service of before does not tell the changes, a client of before does not look.
+        self._mailbox.updates.extend(ledger.learn(news, time.monotonic(), answer.get("changes", [])))
         before, self._status = self._status, wire.LabelerStatus.from_wire(status)
         if self._status.dropped > before.dropped:
             ledger.some_lost()

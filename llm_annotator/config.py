@@ -91,7 +91,8 @@ class EngineConfig:
     """Seconds after which a caption stored as failed or unparsed may be asked again when it is offered again."""
     max_requests: PositiveInt | None = None
     """Requests to the LLM that this store may cost in all, restarts included; then no more is asked, and what was
-    answered before stays to be had."""
+    answered before stays to be had. One that never reached the server, or that it refused (a busy server's 429 and 503,
+    a wrong key), costs nothing and is not counted; one that broke off or timed out is."""
     max_tokens: PositiveInt | None = None
     """Likewise tokens, of prompts and answers together."""
     max_cost: Positive | None = None

@@ -21,7 +21,7 @@ from llm_annotator.endpoints import Endpoint, Visit
 from llm_annotator.jobs import Job, JobKey, Offer
 from llm_annotator.labeler import Labeler
 from llm_annotator.pool import Pool
-from llm_annotator.questions import SubjectId
+from llm_annotator.question import SubjectId
 from llm_annotator.store.records import AnnotationRecord, ComparisonRecord
 from llm_annotator.tally import Tally
 from llm_annotator.types import LabelStatus, Subject
@@ -31,6 +31,9 @@ _log = logging.getLogger(__name__)
 
 UNSAVED = 8
 """Answers that may wait to be kept, beside as many as are asked for at once."""
+
+CALM = 10
+"""Outcomes kept in a row, after a fault of our own, after which all is taken to be well again; the log remembers."""
 
 Sink = Callable[[AnnotationRecord | ComparisonRecord], Awaitable[None]]
 """Keeps one outcome; returns when it is kept for good."""
@@ -70,6 +73,7 @@ class Engine:
         self._pace = Pace(config.requests_per_minute, config.tokens_per_minute, clock=clock)
         self._attempts = Attempts(config, self.tally, budget, self._pace, draw=draw, redact=redact)
         self._waiting = Waiting(config.max_queue)
+        self._most_delayed = config.max_queue
         self._delayed: list[tuple[float, int, Job]] = []  # a heap by due time
         self._ties = itertools.count()
         self._open: OrderedDict[JobKey, Job] = OrderedDict()  # all that wait, are delayed or in flight, oldest first
@@ -77,6 +81,7 @@ class Engine:
         self._wake = asyncio.Event()
         self._stopping = False
         self._internal_error = ""
+        self._kept_since = 0  # outcomes since that error
 
     def room(self, run_id: str = "") -> int:
         """Returns how many captions of a run that were dropped may be offered again."""
@@ -202,7 +207,8 @@ class Engine:
             self._take_due()
             if self._stopping or len(self._tasks) >= 2 * self.pool.limit + UNSAVED:
                 return None
-            if not len(self._waiting):
+            # Those that failed are asked again before others fail, too: a server that garbles all fills no memory.
+            if not len(self._waiting) or len(self._delayed) >= self._most_delayed:
                 return max(0.0, self._delayed[0][0] - self._clock()) if self._delayed else None
             pause_s = self._pace.delay_s()
             if pause_s > 0:
@@ -246,7 +252,7 @@ class Engine:
             await self._settle(job, await self._attempt(job, endpoint, visit))
         except Exception as error:  # noqa: BLE001 - outermost frame of the task: a fault of ours must not stop the other captions
             _log.exception("asking about a caption failed inside the annotator")
-            self._internal_error = f"{type(error).__name__}: {error}"
+            self._internal_error, self._kept_since = f"{type(error).__name__}: {error}", 0
             await self._count_internal_failure(job, error)
         finally:
             counts.in_flight -= 1
@@ -301,6 +307,9 @@ class Engine:
             raise
         del self._open[job.key]
         self.tally.finished(job.labeler.id, judgement, self._clock() - job.since)
+        self._kept_since += judgement.status is not LabelStatus.FAILED
+        if self._kept_since >= CALM:
+            self._internal_error = ""
 
     def _enqueue(self, job: Job, *, newest: bool) -> None:
         self.tally.counts(job.labeler.id).queued += 1

@@ -6,6 +6,7 @@ AnnotatorError
 │   ├── StoreNewerSchema    written by a later version of oni-jax
 │   ├── StoreCorrupt        not a store, or damaged
 │   └── StoreFull           the disk is full or the file is read-only
+├── BudgetUsedUp            what a store may cost is spent
 ├── ServiceError            the annotator service cannot be started or reached
 │   └── PortInUse
 └── BackendError            one request to an LLM did not give an answer
@@ -41,6 +42,10 @@ class StoreFull(StoreError):
     """The store cannot be written: the disk is full or the file is read-only."""
 
 
+class BudgetUsedUp(AnnotatorError):
+    """What the questions of a store may cost is spent, so that nothing more is asked."""
+
+
 class ServiceError(AnnotatorError):
     """The annotator service cannot be started or reached."""
 
@@ -56,6 +61,9 @@ class BackendError(AnnotatorError):
     """
 
     retryable = True
+    may_cost = True
+    """Whether the server may have worked on the question, so that it counts against the budgets. Not by default for
+    the classes that say that nobody took it up; a backend sets it where it knows better."""
     status: int | None = None
     """HTTP status that the server answered, None if it was no matter of that."""
 
@@ -67,15 +75,20 @@ class BackendError(AnnotatorError):
 class BackendUnreachable(BackendError):
     """Nothing answers at the address, or the connection broke."""
 
+    may_cost = False
+
 
 class BackendOverloaded(BackendError):
     """The server said that it is busy (429, 503) or did not answer in time."""
+
+    may_cost = False
 
 
 class BackendRejected(BackendError):
     """The server refused the request: wrong key, unknown model, malformed request."""
 
     retryable = False
+    may_cost = False
 
 
 class BackendAnswerInvalid(BackendError):

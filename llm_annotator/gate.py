@@ -100,6 +100,7 @@ class BackendGate:
         now = self._clock()
         if ticket == self._generation:
             self._generation += 1
+            self._probing = False  # its end will come with a ticket of before
             self.problem = explain(error)
         before = max(now, self._resume_at)
         self._resume_at = max(before, now + asked_pause_s(error))

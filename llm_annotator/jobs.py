@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from llm_annotator.labeler import Labeler
-from llm_annotator.questions import SubjectId
+from llm_annotator.question import SubjectId
 from llm_annotator.store.records import AnnotationRecord, ComparisonRecord
 from llm_annotator.types import Completion, Judgement, Subject
 

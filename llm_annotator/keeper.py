@@ -17,9 +17,11 @@ from llm_annotator.endpoints import Endpoint
 from llm_annotator.engine import Engine
 from llm_annotator.errors import StoreError
 from llm_annotator.gate import backoff_s
-from llm_annotator.pool import Pool
+from llm_annotator.pool import OPENING, Pool
 from llm_annotator.recorder import Recorder
 from llm_annotator.report import endpoint_report
+from llm_annotator.store.spending import Spent
+from llm_annotator.store.writer import Store
 
 _log = logging.getLogger(__name__)
 
@@ -58,11 +60,14 @@ class Keeper:
         self._pool = self._make_pool()
         self._stopping = False
         self._fault = ""
+        self._account_fails = False
 
     @property
     def problem(self) -> str:
         """What is wrong and what to do, in words; empty if all is well."""
-        return self._redact(self._fault or self._pool.problem) if self.engine is None else self.engine.problem
+        if self.engine is not None:
+            return self.engine.problem
+        return self._redact(self._fault or self._pool.problem) or OPENING  # a server is open before the asking begins
 
     def endpoints(self) -> list[dict[str, Any]]:
         """Returns how each server fares, as JSON types."""
@@ -110,17 +115,34 @@ class Keeper:
             await self.engine.run()
 
     async def save_spent(self) -> None:
-        """Adds to the account of the store what was spent since the last time."""
+        """Adds to the account of the store what was spent since the last time.
+
+        It is done even if this is cancelled. What cannot be stored is tried again the next time, and the log says so.
+        """
         if self.engine is None:
             return
-        budget, model = self.engine.budget, self.model
+        budget = self.engine.budget
         unsaved = budget.take_unsaved()
-        if not any(unsaved):
-            return
+        if any(unsaved):
+            await asyncio.shield(self._save(budget, unsaved))
+
+    async def _save(self, budget: Budget, unsaved: Spent) -> None:
+        model = self.model
+
+        def save(store: Store) -> Spent:
+            store.add_spent(model, unsaved)
+            return store.spent()
+
         try:
-            await self._recorder.call(lambda store: store.add_spent(model, unsaved))
-        except StoreError:
-            budget.give_back(unsaved)  # the recorder says what is wrong with the store
+            budget.saved(await self._recorder.call(save))
+        except Exception as error:  # noqa: BLE001 - the account must stop neither the asking nor an end in order
+            budget.give_back(unsaved)
+            # What is wrong with a store the recorder says.
+            if not (isinstance(error, StoreError) or self._account_fails):
+                _log.exception("what was spent cannot be added to the account of the store; it is tried again")
+            self._account_fails = True
+        else:
+            self._account_fails = False
 
     def _opened(self) -> None:
         """Takes note that a server was opened, or could not be."""

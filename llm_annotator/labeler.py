@@ -17,7 +17,7 @@ from llm_annotator.backends.base import Backend
 from llm_annotator.errors import BackendAnswerInvalid, BackendRejected, ConfigError
 from llm_annotator.methods import choice_score
 from llm_annotator.promptfiles import resolve_labeler
-from llm_annotator.questions import Example, PairExample, Question
+from llm_annotator.question import Example, PairExample, Question
 from llm_annotator.spec import LabelerSpec
 from llm_annotator.types import Completion, Judgement, LabelStatus, Request, Subject
 

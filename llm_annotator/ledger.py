@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from llm_annotator.marks import Marks
-from llm_annotator.questions import QUESTIONS, Question
+from llm_annotator.question import Question
+from llm_annotator.questions import QUESTIONS
 from llm_annotator.types import LabelStatus, News, Subject
 from llm_annotator.wire import MAX_CAPTION_BYTES
 
@@ -66,7 +67,9 @@ class Ledger:
         self._fresh: dict[Subject, None] = {}  # those of them that were never offered, or are wanted before all others
         self._backlog: dict[Subject, None] = {}  # those of them that are to be offered again
         self._backlog_is_stale = False  # all that were offered belong into it; put there when they are needed
-        self._recent: OrderedDict[Subject, tuple[News, float]] = OrderedDict()  # answers, the latest last
+        # Answers, the latest last, each with when it came, and its session and change.
+        self._recent: OrderedDict[Subject, tuple[News, float, tuple[int, int]]] = OrderedDict()
+        self._session = 0
         self._answered = Marks()  # what every answer came to
         self._tally: Counter[LabelStatus] = Counter()
 
@@ -165,10 +168,18 @@ class Ledger:
         self._drop_oldest()
         self.some_lost()
 
-    def learn(self, updates: Iterable[News], now_s: float) -> list[News]:
-        """Notes answers; returns those that are news to this client, which asked about them, and those for all."""
+    def connected(self) -> None:
+        """Notes that a service was reached, perhaps another one: changes of before cannot be compared with its own."""
+        self._session += 1
+
+    def learn(self, updates: Iterable[News], now_s: float, changes: Iterable[int] = ()) -> list[News]:
+        """Notes answers; returns those that are news to this client, which asked about them, and those for all.
+
+        changes: which change of the store made each, where that is known. Answers to two requests that are under way
+            at once may come in the wrong order: the older one of a subject then changes nothing.
+        """
         news: list[News] = []
-        for update in updates:
+        for update, change in zip(updates, itertools.chain(changes, itertools.repeat(0)), strict=False):
             subject = update.subject
             if self._question.concerns_all(update):
                 news.append(update)
@@ -177,8 +188,11 @@ class Ledger:
             if subject not in self._pending and before is None:
                 continue  # another run asked
             self._forget(subject)
-            recent = self._recent.pop(subject, None)
-            self._recent[subject] = (update, now_s)
+            recent, order = self._recent.get(subject), (self._session, change)
+            if recent is not None and order < recent[2]:
+                continue
+            self._recent[subject] = (update, now_s, order)
+            self._recent.move_to_end(subject)
             if recent is not None and recent[0] == update:
                 continue
             if before is not None:

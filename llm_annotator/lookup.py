@@ -5,7 +5,7 @@ from typing import NamedTuple, cast
 
 from llm_annotator.labeler import Labeler
 from llm_annotator.parts import splitter
-from llm_annotator.questions import SubjectId
+from llm_annotator.question import SubjectId
 from llm_annotator.store.records import StoredComparison, StoredLabel
 from llm_annotator.store.writer import Store
 from llm_annotator.types import LabelStatus, Subject

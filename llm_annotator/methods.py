@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from llm_annotator import forms
-from llm_annotator.questions import AnyExample, Question
+from llm_annotator.question import AnyExample, Question
 from llm_annotator.types import Completion, Judgement, LabelStatus
 
 if TYPE_CHECKING:

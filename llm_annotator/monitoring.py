@@ -55,7 +55,13 @@ def _gauge(name: str, text: str, value: float) -> GaugeMetricFamily:
 def _outcomes(engine: Engine) -> Iterator[Metric]:
     answers = CounterMetricFamily(PREFIX + "answers", "Captions by what came of them.", labels=["labeler", "status"])
     failures = CounterMetricFamily(PREFIX + "failures", "Failed requests by kind.", labels=["labeler", "kind"])
-    saved = CounterMetricFamily(PREFIX + "saved_questions", "Questions not asked, by why.", labels=["labeler", "by"])
+    saved = CounterMetricFamily(
+        PREFIX + "saved_questions", "Captions that were offered and had a label already.", labels=["labeler", "by"]
+    )
+    # It falls, too: what captions are made of costs questions at first.
+    parts = GaugeMetricFamily(
+        PREFIX + "saved_by_parts", "Questions that asking by parts saved, less those it cost.", labels=["labeler"]
+    )
     dropped = CounterMetricFamily(PREFIX + "dropped", "Captions that fell out of the full queue.", labels=["labeler"])
     for labeler, counts in engine.tally.by_labeler().items():
         for status in ("labelled", "unparsed", "failed"):
@@ -63,9 +69,9 @@ def _outcomes(engine: Engine) -> Iterator[Metric]:
         for kind, number in counts.failures.items():
             failures.add_metric([labeler, kind], number)
         saved.add_metric([labeler, "cache"], counts.saved_by_cache)
-        saved.add_metric([labeler, "parts"], max(0, counts.saved_by_parts))
+        parts.add_metric([labeler], counts.saved_by_parts)
         dropped.add_metric([labeler], counts.dropped)
-    yield from (answers, failures, saved, dropped)
+    yield from (answers, failures, saved, parts, dropped)
     yield _gauge("labels_per_second", "Labels a second over the last ten seconds.", engine.tally.labels_per_s())
 
 
@@ -86,7 +92,7 @@ def _costs(engine: Engine) -> Iterator[Metric]:
         tokens.add_metric([labeler, "in"], counts.tokens_in)
         tokens.add_metric([labeler, "out"], counts.tokens_out)
     yield tokens
-    spent = engine.budget.spent
+    spent = engine.budget.ended  # a counter never falls: what is under way may be taken back
     store = CounterMetricFamily(
         PREFIX + "spent", "What this store has cost, earlier services included.", labels=["unit"]
     )

@@ -8,6 +8,8 @@ from llm_annotator.backends.base import Backend
 from llm_annotator.endpoints import Endpoint
 from llm_annotator.errors import ConfigError
 
+OPENING = "The annotator is opening its LLM."
+
 
 class Pool:
     """Servers of one model. The next request goes to the one with most of its places free."""
@@ -36,7 +38,7 @@ class Pool:
         """What is wrong and what to do, in words; empty if all is well. It names the servers that do not answer."""
         troubled = [endpoint for endpoint in self.endpoints if endpoint.problem]
         if not troubled:
-            return "" if self.model else "The annotator is opening its LLM."
+            return "" if self.model else OPENING
         first = troubled[0].problem
         if len(self.endpoints) == 1:
             return first

@@ -13,7 +13,8 @@ from llm_annotator.config import LabelerConfig
 from llm_annotator.errors import ConfigError
 from llm_annotator.forms import final_line
 from llm_annotator.methods import METHODS, Method
-from llm_annotator.questions import QUESTIONS, Question, QuestionName
+from llm_annotator.question import Question, QuestionName
+from llm_annotator.questions import QUESTIONS
 from llm_annotator.spec import LabelerSpec
 
 _PACKAGE = Path(__file__).parent

@@ -25,7 +25,7 @@ from llm_annotator.children import Report
 from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
 from llm_annotator.errors import AnnotatorError, ConfigError, ServiceError, StoreError
 from llm_annotator.listening import listen, serve_app
-from llm_annotator.secret import clean_secret
+from llm_annotator.secret import backend_secrets, clean_secret, redactor
 from llm_annotator.settings import check_settings
 from llm_annotator.store.writer import Store
 
@@ -90,16 +90,20 @@ def _serve(
     pages: bool = False,
 ) -> None:
     check_settings(config)  # what cannot work at all is said now
-    with _exclusive(path):
+    with exclusive(path):
         store = Store(path)
         asyncio.run(_run(store, listener, config, token=token, on_ready=on_ready, pages=pages))
 
 
 @contextmanager
-def _exclusive(path: Path) -> Generator[None]:
+def exclusive(path: Path) -> Generator[None]:
     """Holds the store for this process alone: two annotators would ask everything twice.
 
     The kernel lets go of the lock when the process ends, however it ends.
+
+    Raises:
+        ServiceError: another annotator uses the store.
+        StoreError: its folder cannot be written.
     """
     lock_path = path.with_name(path.name + ".lock")
     try:
@@ -129,14 +133,16 @@ async def _run(
     from llm_annotator.access import is_loopback
     from llm_annotator.annotator import Annotator
     from llm_annotator.app import build_app
+    from llm_annotator.askagain import AskAgain
 
-    redact = _redactor(config, token)
+    redact = redactor([*backend_secrets(config.backend), token or ""])
     annotator = Annotator(store, config, create_backend, redact=redact)
     app = build_app(
         annotator,
         token=token,
         loopback_only=is_loopback(listener.getsockname()[0]),
         pages=store.path if pages else None,
+        asking=AskAgain(store.path, lambda: config) if pages else None,
     )
     async with annotator.running(), _telling(annotator):
         await serve_app(app, listener, on_ready=on_ready, on_stop=annotator.stop_waiting)
@@ -160,19 +166,6 @@ async def _telling(annotator: "Annotator") -> AsyncGenerator[None]:
         yield
     finally:
         task.cancel()
-
-
-def _redactor(config: AnnotatorConfig, token: str | None) -> Callable[[str], str]:
-    """Returns a function that blots out the key and the token: servers like to repeat a key that they refuse."""
-    key = os.environ.get(config.backend.api_key_env, "").strip()
-    secrets = [secret for secret in (key, token) if secret]
-
-    def redact(text: str) -> str:
-        for secret in secrets:
-            text = text.replace(secret, "***")
-        return text
-
-    return redact
 
 
 def config_from_json(text: str) -> AnnotatorConfig:

@@ -10,7 +10,8 @@ from llm_annotator.captions import render_caption
 from llm_annotator.errors import ConfigError
 from llm_annotator.methods import CHOICE_MAX_TOKENS, METHODS, Method, MethodName
 from llm_annotator.parts import PARTS_MODES, PartsMode
-from llm_annotator.questions import QUESTIONS, AnyExample, Question, QuestionName
+from llm_annotator.question import AnyExample, Question, QuestionName
+from llm_annotator.questions import QUESTIONS
 from llm_annotator.types import Message, Request, Subject
 
 SPEC_SCHEMA = 1

@@ -1,7 +1,7 @@
 """Records that the parts of the annotator hand to each other. Nothing here does any work."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal, NamedTuple
 
@@ -103,6 +103,7 @@ class LabelUpdate:
     source: "llm", or "human" where a person overruled the LLM.
     muted: a person wants this caption to earn nothing, whatever the reward model, and to be learned from by none.
         Such an update is one about a label, too: unhelpful.
+    change: its place in the sequence of all changes of the store, 0 if not known. It says how old news is, not what.
     """
 
     caption: bytes
@@ -111,6 +112,7 @@ class LabelUpdate:
     p_helpful: float | None
     source: Literal["llm", "human"] = "llm"
     muted: bool = False
+    change: int = field(default=0, compare=False)
 
     @property
     def subject(self) -> bytes:
@@ -126,6 +128,7 @@ class Comparison:
 
     first_better: None if there is no label.
     p_first: probability in [0, 1] that the first is better, None without log-probabilities.
+    change: as in `LabelUpdate`.
     """
 
     first: bytes
@@ -133,6 +136,7 @@ class Comparison:
     status: LabelStatus
     first_better: bool | None
     p_first: float | None
+    change: int = field(default=0, compare=False)
 
     @property
     def subject(self) -> tuple[bytes, bytes]:

@@ -70,8 +70,8 @@ def lookup(index: EventIndex, event: UInt8[Array, "T B event_size"]) -> tuple[In
 class CaptionStats(NamedTuple):
     """What one rollout did with each caption (arrays over caption ids).
 
-    num_steps: steps that showed it. num_episodes: episodes in which it came up for the first time. reward_sum:
-    intrinsic reward earned.
+    num_steps: steps that showed it. num_episodes: episodes in which it came up for the first time; less than there were
+    where another caption of the same episode has its slot of `reward.count_slots`. reward_sum: intrinsic reward earned.
     """
 
     num_steps: Int[Array, " V"]

@@ -33,7 +33,7 @@ STEPS: Any = P(None, AXIS)
 SAME: Any = P()
 """Layout of what is the same on every device."""
 
-_OF_GAMES = ("stats", "initial_core_state", "last_value", "last_obs")
+_OF_GAMES = ("stats", "initial_core_state", "last_value", "last_obs", "endings")
 
 ROLLOUT: Any = Rollout(*[GAMES if name in _OF_GAMES else STEPS for name in Rollout._fields])
 """Layout of a rollout."""

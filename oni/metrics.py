@@ -125,15 +125,22 @@ class EpisodeTotals(NamedTuple):
     stats: Mapping[str, float] = {}
 
 
+EPISODES_A_GAME = 9
+"""Episodes that ended in each game, on average, after which their means are reported. Those under way, one a game, are
+then a tenth of all that began: for want of them a share such as `success` is off by a tenth at most."""
+
+
 class EpisodeWindow:
     """Means over the episodes that ended in the last rollouts.
 
-    The window spans two step limits of an episode, and says nothing before it spans one: in a shorter one quick
-    episodes, that is successes, would count too often.
+    The window spans two step limits of an episode. It says nothing before it spans one, or holds `EPISODES_A_GAME`:
+    in a shorter one quick episodes, that is successes or early deaths, would count too often. Where episodes end long
+    before their limit (Craftax: 10,000 steps) the second comes much sooner.
     """
 
-    def __init__(self, *, num_steps: int, max_episode_steps: int) -> None:
+    def __init__(self, *, num_steps: int, max_episode_steps: int, num_envs: int) -> None:
         self._enough = math.ceil(max_episode_steps / num_steps)
+        self._enough_episodes = EPISODES_A_GAME * num_envs
         self._totals: deque[EpisodeTotals] = deque(maxlen=max(4, 2 * self._enough))
 
     def add(self, totals: EpisodeTotals) -> None:
@@ -143,7 +150,8 @@ class EpisodeWindow:
     def means(self) -> dict[str, float]:
         """Returns the means by metric name; nothing while the window is too short to be fair."""
         episodes = sum(t.episodes for t in self._totals)
-        if len(self._totals) < self._enough or episodes == 0:
+        fair = len(self._totals) >= self._enough or episodes >= self._enough_episodes
+        if not fair or episodes == 0:
             return {}
         return {
             "success": sum(t.success for t in self._totals) / episodes,

@@ -59,7 +59,7 @@ def choose_labeler(reader: StoreReader, question: str, wanted: str | None = None
 
 
 def read_labels(reader: StoreReader, labeler_id: str, *, soft: bool) -> Annotations:
-    """Returns the labels in force: those of people, else those of the LLM.
+    """Returns the labels in force: those of people, else those of the LLM. Captions that a person muted are left out.
 
     Args:
         soft: takes the probability that came with a label as target, where there is one. A person is certain.
@@ -68,7 +68,7 @@ def read_labels(reader: StoreReader, labeler_id: str, *, soft: bool) -> Annotati
         StoreError: there are none, or all of them say the same.
     """
     rows = reader.captions(labeler_id=labeler_id, status="labelled", order_by="newest", limit=_ALL)
-    rows = [row for row in reversed(rows) if row.text.strip()]
+    rows = [row for row in reversed(rows) if row.text.strip() and not row.muted]
     label = np.array([bool(row.helpful) for row in rows], bool)
     counts = {
         "captions": len(rows),
@@ -102,14 +102,18 @@ def _target(row: CaptionRow, *, soft: bool) -> float:
 def read_preferences(reader: StoreReader, labeler_id: str, *, soft: bool) -> Annotations:
     """Returns the pairs that were asked in both orders; answers that contradict each other are a tie.
 
+    Pairs with a caption that a person muted are left out.
+
     Args:
         soft: takes the probability as target, see `joined_target`.
 
     Raises:
         StoreError: there are none, or every one is a tie.
     """
-    counts = {row.text: row.count for row in reader.captions(order_by="newest", limit=_ALL)}
+    rows = reader.captions(labeler_id=labeler_id, order_by="newest", limit=_ALL)
+    counts, muted = {row.text: row.count for row in rows}, {row.text for row in rows if row.muted}
     pairs = [pair for pair in reversed(reader.pairs(labeler_id=labeler_id, limit=_ALL)) if _is_whole(pair)]
+    pairs = [pair for pair in pairs if pair.a not in muted and pair.b not in muted]
     texts = list(dict.fromkeys(text for pair in pairs for text in (pair.a, pair.b)))
     place = {text: i for i, text in enumerate(texts)}
     hard = np.array([joined_target(pair.forward, pair.backward, soft=False) for pair in pairs], np.float32)

@@ -104,7 +104,9 @@ class Trainer:
         self.network: ActorCritic = make_network(config.network, spec, num_values=config.ppo.value_heads)
         self.actors: Actors = make_actors(config, env, self.network, self.devices)
         self.captions = CaptionTable(spec.event_size)
-        self.window = EpisodeWindow(num_steps=config.ppo.num_steps, max_episode_steps=spec.max_episode_steps)
+        self.window = EpisodeWindow(
+            num_steps=config.ppo.num_steps, max_episode_steps=spec.max_episode_steps, num_envs=config.env.num_envs
+        )
         self.updates_done = 0
         self._root_key = jax.random.key(config.seed)
         self._learner = make_learner(

@@ -23,6 +23,17 @@ class ActorState(NamedTuple):
     episode_length: Int[Array, " B"]
 
 
+class Endings(NamedTuple):
+    """How the last episode of each game that ended in a rollout looked at its end.
+
+    step: the step of the rollout that ended it, -1 where none did. obs: what was observed then, which the policy never
+    acts on and `Rollout.obs` does not hold; means nothing where none did.
+    """
+
+    step: Int[Array, " B"]
+    obs: Any
+
+
 class Rollout(NamedTuple):
     """T steps of B games, time-major; row t holds what was seen before action t, and what action t led to.
 
@@ -35,6 +46,8 @@ class Rollout(NamedTuple):
     lost: whether the episode was cut off by a fault, so that how it would have ended is not known.
     initial_core_state: memory before the first step. last_value: value of the observation after the last step.
     last_obs: that observation; where an episode just ended, the first of the next one.
+    endings: `Endings` of games on the host where moments are sampled, for people to look at; else an empty tuple.
+        Jitted games keep none: it would cost a tenth of the time of their rollouts.
     """
 
     obs: Any
@@ -54,6 +67,7 @@ class Rollout(NamedTuple):
     initial_core_state: CoreState
     last_value: Float[Array, " B *V"]
     last_obs: Any
+    endings: Any = ()
 
 
 class MixedReward(NamedTuple):

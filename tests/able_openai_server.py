@@ -18,6 +18,9 @@ from tests.fake_openai_server import FakeOpenAIServer
 KNOWN = {"model", "messages", "prompt", "max_tokens", "max_completion_tokens", "temperature", "stop"}
 KNOWN |= {"logprobs", "top_logprobs", "response_format"}
 
+PAIRS = (("success", "failure"), ("first", "second"), ("yes", "no"))
+"""What it may be asked to choose from, the better one first."""
+
 
 @dataclass
 class AbleServer(FakeOpenAIServer):
@@ -61,7 +64,7 @@ class AbleServer(FakeOpenAIServer):
         asked = body.get("top_logprobs" if chat else "logprobs")
         if self.alternatives and asked:
             word = text.strip()
-            other = "no" if word == "yes" else "yes"
+            other = next((b for a, b in (*PAIRS, *(pair[::-1] for pair in PAIRS)) if a == word), "yes")
             tops = [{"token": token, "logprob": value} for token, value in ((word, -0.1), (other, -2.5))]
             choice["logprobs"] = {"content": [{**tops[0], "top_logprobs": tops}]}
         usage = {"prompt_tokens": 100, "completion_tokens": 7}
@@ -88,7 +91,8 @@ class AbleServer(FakeOpenAIServer):
         if bound is None:
             if "legs" in prompt:
                 return f" Four.{repeated}"
-            words = ("first", "second") if "Second" in prompt else ("yes", "no")
+            shown = ("a success or a failure" in prompt, "Second" in prompt, True)
+            words = PAIRS[shown.index(True)]
             word = words[0] if helpful else words[1]
             free = (
                 f" It is what it is.{repeated}\nAnswer: {word}"

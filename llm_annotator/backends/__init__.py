@@ -14,7 +14,8 @@ from llm_annotator.addresses import endpoint_configs
 from llm_annotator.backends.base import Backend
 from llm_annotator.choices import unknown_name
 from llm_annotator.config import BackendConfig
-from llm_annotator.errors import ConfigError
+from llm_annotator.errors import AnnotatorError, ConfigError
+from llm_annotator.secret import backend_secrets, redactor
 
 ENTRY_POINT_GROUP = "oni.backends"
 
@@ -52,7 +53,7 @@ _BUILTINS = {
     ),
     "openai": _Builtin(
         "llm_annotator.backends.openai:create",
-        "as `completions`, but through the openai SDK, which takes seven times the processor time",
+        "as `completions`, but through the openai SDK, which takes about five times the processor time",
         requires="openai",
         install="pip install openai",
     ),
@@ -85,7 +86,23 @@ def create_backend(config: BackendConfig) -> Backend:
     plugins = {entry.name: entry for entry in entry_points(group=ENTRY_POINT_GROUP)}
     if config.kind not in plugins:
         raise ConfigError(unknown_name("backend", config.kind, [*_BUILTINS, *plugins]))
-    return _load(plugins[config.kind])(config)
+    return _adopted(plugins[config.kind], config)
+
+
+def create_servers(config: BackendConfig) -> Backend:
+    """Returns one backend for all addresses of the settings: a question that one server fails on goes to another.
+
+    For the foreground. A service takes `create_backend` for each address, and paces each by itself.
+
+    Raises:
+        ConfigError: as `create_backend`; or servers of different models.
+    """
+    configs = endpoint_configs(config)
+    if len(configs) == 1:
+        return create_backend(config)
+    from llm_annotator.backends.several import SeveralServers
+
+    return SeveralServers({name: create_backend(each) for name, each in configs.items()})
 
 
 def available_backends() -> list[BackendInfo]:
@@ -110,6 +127,21 @@ def _load(entry: EntryPoint) -> Callable[[BackendConfig], Backend]:
         return entry.load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(f"backend {entry.name!r} ({entry.value}) cannot be loaded: {error}") from error
+
+
+def _adopted(entry: EntryPoint, config: BackendConfig) -> Backend:
+    from llm_annotator.backends.foreign import adopt
+
+    redact = redactor(backend_secrets(config))
+    make = _load(entry)
+    try:
+        backend = make(config)
+    except AnnotatorError as error:
+        raise type(error)(redact(str(error))) from None
+    except Exception as error:  # noqa: BLE001 - not our code: said in words
+        said = redact(f"{type(error).__name__}: {error}")
+        raise ConfigError(f"backend {entry.name!r} ({entry.value}) cannot be made: {said}") from None
+    return adopt(backend, entry.name, redact)
 
 
 def _describe(entry: EntryPoint) -> BackendInfo:

@@ -7,7 +7,7 @@ harmless questions, whose answers nobody needs: without the fields that it may h
 binding it (`constraints`) to an answer that it would not give by itself.
 
 What was found is remembered, and looked for again when the server may be another one: when it breaks what it showed
-before, and when a connection failed or the model answers under another name, if there is something better to be found.
+before, and when it failed or the model answers under another name, if there is something better to be found.
 """
 
 import asyncio
@@ -197,8 +197,8 @@ class Detector:
         what = f"the form that {way.constraint.name} asks for" if way.constraint else "log-probabilities"
         raise BackendAnswerInvalid(f"the server answered {completion.text[:40]!r}, without {what}, as it did before")
 
-    def connection_failed(self) -> None:
-        """Notes that the server may be another one when it is back."""
+    def server_failed(self) -> None:
+        """Notes that the server may be another one when it is back, or may have failed while it was looked at."""
         self._suspect = True
 
     def _is_best(self, request: Request) -> bool:

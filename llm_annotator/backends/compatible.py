@@ -21,7 +21,7 @@ from llm_annotator.backends.capabilities import Capabilities, Detector, Fields, 
 from llm_annotator.backends.failures import Failures, FieldRefused
 from llm_annotator.backends.options import read_options
 from llm_annotator.config import BackendConfig
-from llm_annotator.errors import BackendAnswerInvalid, BackendUnreachable, ConfigError
+from llm_annotator.errors import BackendAnswerInvalid, BackendOverloaded, BackendUnreachable, ConfigError
 from llm_annotator.forms import Form
 from llm_annotator.secret import clean_secret
 from llm_annotator.types import Completion, Message, Request
@@ -154,12 +154,9 @@ class CompatibleBackend:
         started = time.perf_counter()
         body = await self._send(self._fields(request, way))
         latency_s = time.perf_counter() - started
-        choices = as_list(body.get("choices"))
-        if not choices:
-            raise BackendAnswerInvalid(f"{self._failures.server} answered without any choice")
-        choice, usage = as_mapping(choices[0]), as_mapping(body.get("usage"))
+        choice, usage = self._only_choice(body), as_mapping(body.get("usage"))
         text = self._failures.scrub(self._text(choice))
-        logprobs = first_token(as_mapping(choice.get("logprobs"))) if way.fields.alternatives else None
+        logprobs = self._logprobs(choice) if way.fields.alternatives else None
         prefix, suffix = self._sent(request)
         completion = Completion(
             sent_prefix=prefix,
@@ -176,6 +173,21 @@ class CompatibleBackend:
         self._detector.answered(request, way, completion, str(body.get("model")))
         return completion
 
+    def _only_choice(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        choices = as_list(body.get("choices"))
+        if len(choices) != 1:  # of several none is known to be the answer
+            how = f"with {len(choices)} choices instead of one" if choices else "without any choice"
+            raise BackendAnswerInvalid(f"{self._failures.server} answered {how}")
+        return as_mapping(choices[0])
+
+    def _logprobs(self, choice: Mapping[str, Any]) -> Mapping[str, float] | None:
+        try:
+            return first_token(as_mapping(choice.get("logprobs")))
+        except ValueError as error:
+            raise BackendAnswerInvalid(
+                f"{self._failures.server} answered with {error}; if it always does, set the option top_logprobs to 0"
+            ) from None
+
     async def _send(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         try:
             # The libraries' time-outs are per read: a server that drips would hold the request for ever.
@@ -185,8 +197,8 @@ class CompatibleBackend:
             raise self._failures.timed_out() from None
         except (ValueError, RecursionError):
             raise self._failures.not_json() from None
-        except BackendUnreachable:
-            self._detector.connection_failed()
+        except (BackendUnreachable, BackendOverloaded):
+            self._detector.server_failed()
             raise
         if not isinstance(body, dict):
             raise self._failures.not_json()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 
 from llm_annotator.backends.answers import as_mapping
+from llm_annotator.captions import printable
 from llm_annotator.config import BackendConfig
 from llm_annotator.errors import (
     BackendAnswerInvalid,
@@ -25,6 +26,8 @@ _LOGPROBS = ("top_logprobs", "logprobs")
 _BUSY = frozenset({408, 409, 425, 429})
 _NO_GATEWAY = frozenset({502, 504})
 _NOT_IMPLEMENTED = 501
+_NOT_TAKEN_UP = frozenset({501, 502, 503})
+"""Of the errors of servers those that say that no model has worked on the request."""
 
 
 class FieldRefused(BackendRejected):
@@ -51,10 +54,12 @@ class Failures:
 
     def timed_out(self) -> BackendError:
         """Returns the error of a request that took too long."""
-        return BackendOverloaded(
+        error = BackendOverloaded(
             f"{self.server} did not answer within {self._config.timeout_s:g} s: raise annotator.backend.timeout_s or "
             f"lower annotator.backend.max_concurrent (now {self._config.max_concurrent})"
         )
+        error.may_cost = True
+        return error
 
     def not_json(self) -> BackendError:
         """Returns the error of an answer that is no JSON object."""
@@ -63,18 +68,21 @@ class Failures:
             "is the API's address (it mostly ends in /v1)"
         )
 
-    def unreachable(self, error: BaseException) -> BackendError:
-        """Returns the error of a connection that was not made, or broke."""
+    def unreachable(self, error: BaseException, *, connected: bool) -> BackendError:
+        """Returns the error of a connection that was not made, or (connected) broke."""
         cause = self.scrub(str(error) or type(error).__name__)
-        return BackendUnreachable(
+        unreachable = BackendUnreachable(
             f"nothing answers at {self.server.removeprefix('the server at ')} ({cause}): start the server there, "
             "or correct annotator.backend.base_url"
         )
+        unreachable.may_cost = connected
+        return unreachable
 
     def status(self, code: int, headers: Mapping[str, str], text: str) -> BackendError:
         """Returns the error of an answer with a status that is none of success."""
         error = self._classified(code, headers, text)
         error.status = code
+        error.may_cost = code >= 500 and code not in _NOT_TAKEN_UP
         return error
 
     def _classified(self, code: int, headers: Mapping[str, str], text: str) -> BackendError:
@@ -107,7 +115,7 @@ class Failures:
 
     def _said(self, body: Mapping[str, object], text: str) -> str:
         message = body.get("message") or body.get("detail") or text
-        shown = " ".join(self.scrub(str(message)).split())[:MAX_DETAIL_CHARS]
+        shown = printable(" ".join(self.scrub(str(message)).split())[:MAX_DETAIL_CHARS])  # it goes to terminals
         return f" It says: {shown}" if shown else ""
 
     def scrub(self, text: str) -> str:

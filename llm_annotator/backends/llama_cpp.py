@@ -28,6 +28,7 @@ from llm_annotator.backends.capabilities import Capabilities
 from llm_annotator.backends.llama_process import LlamaProcess, model_identity
 from llm_annotator.backends.llama_server import ServerSettings
 from llm_annotator.backends.options import read_options
+from llm_annotator.captions import printable
 from llm_annotator.config import BackendConfig
 from llm_annotator.errors import (
     BackendAnswerInvalid,
@@ -209,7 +210,7 @@ def _thoughts(request: Request) -> dict[str, Any]:
 
 
 def _refusal(code: int, error: Mapping[str, Any]) -> BackendError:
-    said = str(error.get("message", "no reason given"))
+    said = printable(str(error.get("message", "no reason given")))  # it goes to terminals
     if error.get("type") == "exceed_context_size_error":
         return BackendRejected(f"the prompt is too long for llama.cpp: {said}; raise annotator.backend.options.n_ctx")
     kind = BackendOverloaded if code >= 500 else BackendRejected

@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from llm_annotator.backends.llama_server import ServerSettings
+from llm_annotator.captions import printable
 from llm_annotator.children import python_command, python_environment, read_report
 from llm_annotator.errors import BackendError, BackendRejected, BackendUnreachable, ConfigError
 
@@ -121,7 +122,7 @@ class LlamaProcess:
 
     async def _keep_stderr(self, stream: asyncio.StreamReader) -> None:
         while chunk := await stream.read(4096):
-            self._stderr.extend(chunk.decode("utf-8", errors="replace").splitlines())
+            self._stderr.extend(map(printable, chunk.decode("utf-8", errors="replace").splitlines()))
 
     async def _end(self) -> None:
         process, self._process = self._process, None

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 _KNOWN = ("model", "messages", "prompt")
 """What the SDK's methods ask for; all other fields go through unseen, those of other servers too."""
 
+_NOT_CONNECTED = ("ConnectError", "ProxyError")
+"""Errors of the library that carries the SDK's requests. By name, for which library that is depends on the SDK."""
+
 
 class _SdkTransport:
     """Carries requests by the SDK."""
@@ -60,7 +63,8 @@ class _SdkTransport:
         except openai.APIStatusError as error:
             raise failures.status(error.status_code, error.response.headers, error.response.text) from None
         except openai.APIConnectionError as error:
-            raise failures.unreachable(error.__cause__ or error) from None
+            cause = error.__cause__ or error
+            raise failures.unreachable(cause, connected=type(cause).__name__ not in _NOT_CONNECTED) from None
         return json.loads(answer.content)
 
 

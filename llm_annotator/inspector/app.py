@@ -24,7 +24,7 @@ from llm_annotator.inspector.door import (
     read_form,
 )
 from llm_annotator.inspector.scope import NotFound
-from llm_annotator.inspector.site import STATIC, Mending, Site, static_file
+from llm_annotator.inspector.site import CAPTION_ID, STATIC, Mending, Site, static_file
 
 PREFIX = "/inspect"
 """Path below which the pages stand."""
@@ -48,7 +48,7 @@ def build_inspector(store: Path, *, run_dir: Path | None, guard: Guard, mending:
         return _error(site, request, refused.status, str(refused))
 
     door = Middleware(Doorkeeper, door=site.door, refuse=refuse, open_paths=("/login", "/static/"))
-    return Starlette(
+    app = Starlette(
         routes=[*_routes(site), *(mending.routes if mending is not None else ())],
         middleware=[door],
         exception_handlers={
@@ -63,9 +63,13 @@ def build_inspector(store: Path, *, run_dir: Path | None, guard: Guard, mending:
             ),
         },
     )
+    app.state.site = site  # for the routes of `mending`, which answer with pages, too
+    return app
 
 
-def inspector_routes(store: Path, *, run_dir: Path | None, guard: Guard) -> list[BaseRoute]:
+def inspector_routes(
+    store: Path, *, run_dir: Path | None, guard: Guard, mending: Mending | None = None
+) -> list[BaseRoute]:
     """Returns what mounts the pages at `PREFIX`; the bare address leads there."""
 
     def home(_: Request) -> Response:
@@ -74,7 +78,7 @@ def inspector_routes(store: Path, *, run_dir: Path | None, guard: Guard) -> list
     return [
         Route("/", home),
         Route(PREFIX, home),
-        Mount(PREFIX, app=build_inspector(store, run_dir=run_dir, guard=guard)),
+        Mount(PREFIX, app=build_inspector(store, run_dir=run_dir, guard=guard, mending=mending)),
     ]
 
 
@@ -82,7 +86,7 @@ def _routes(site: Site) -> list[BaseRoute]:
     return [
         Route("/", pages.overview_page(site)),
         Route("/captions", pages.captions_page(site)),
-        Route("/caption/{caption_id:int}", pages.caption_page(site)),
+        Route(f"/caption/{CAPTION_ID}", pages.caption_page(site)),
         Route("/labelers", pages.labelers_page(site)),
         Route("/runs", pages.runs_page(site)),
         Route("/pairs", pages.pairs_page(site)),

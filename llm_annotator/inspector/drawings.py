@@ -18,7 +18,7 @@ from llm_annotator.pictures import CellsPicture, Picture, PngPicture, TextPictur
 CELL = 22
 """Side of a cell of a grid, in units of the drawing."""
 
-GRID_PIXELS, LARGEST_CELL_PIXELS = 520, 44
+GRID_PIXELS, LARGEST_CELL_PIXELS = 520, 56
 """How wide a grid is shown at most, and a cell of it."""
 
 COLOR_BITS, INVERSE_BIT = 0x0F, 0x10

@@ -32,7 +32,10 @@ class Earner:
 
 @dataclass(frozen=True, kw_only=True)
 class Overview:
-    """All that the page shows. oldest_wait_s: since the oldest unanswered caption was first seen."""
+    """All that the page shows.
+
+    earners: captions that earned anything at all. oldest_wait_s: since the oldest unanswered caption was first seen.
+    """
 
     summary: CaptionSummary
     earners: Sequence[Earner]
@@ -51,7 +54,7 @@ def overview(reading: Reading, scope: Scope, curves: Figures | None, state: List
     with StoreReader(reading.path) as reader:
         summary = reader.summary(run_id=scope.run_id, labeler_id=scope.labeler_id)
     wanted = CaptionFilter(run_id=scope.run_id, labeler_id=scope.labeler_id, score_run=scope.score_run)
-    captions = list_captions(reading, wanted, limit=top).captions
+    captions = [item for item in list_captions(reading, wanted, limit=top).captions if item.row.reward_sum > 0]
     if curves is not None and curves.lines:
         charts = run_charts(curves)
     else:

@@ -1,6 +1,6 @@
 """The pages that only show: each reads the store once, in a thread of its own, and fills a template."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,6 +17,13 @@ from llm_annotator.store.reading import Reading
 from llm_annotator.store.records import LabelerRow
 
 Page = Callable[[Request], Response]
+
+DONE: Mapping[str, str] = {
+    "override": "Saved. A run that goes on learns it within seconds.",
+    "undo": "Taken back. What counted before counts again.",
+    "ask": "Asked again. The answer stands below.",
+}
+"""What a page says after something was changed, by the word that the address has in `done`."""
 
 MAX_PAIRS = 200
 """Pairs of captions that are listed, the newest."""
@@ -64,6 +71,7 @@ def captions_page(site: Site) -> Page:
             earned=earned if earned > 0 else None,
             has_scores=has_scores,
             has_mutes=has_mutes,
+            done=_done(request),
         )
 
     return page
@@ -79,7 +87,7 @@ def caption_page(site: Site) -> Page:
         with site.reading() as reading, reading.snapshot():
             scope = find_scope(reading, request.query_params)
             view = caption_view(reading, scope, caption_id, request.query_params.get("moment", ""))
-        return site.html(request, "caption.html", scope=scope, view=view, state=state_of(scope))
+        return site.html(request, "caption.html", scope=scope, view=view, state=state_of(scope), done=_done(request))
 
     return page
 
@@ -138,6 +146,10 @@ def pairs_page(site: Site) -> Page:
 def state_of(scope: Scope) -> ListState:
     """Returns the list of all captions of a scope."""
     return ListState(run=scope.explicit.get("run", ""), labeler=scope.explicit.get("labeler", ""))
+
+
+def _done(request: Request) -> str:
+    return DONE.get(request.query_params.get("done", ""), "")
 
 
 def _check_differs(state: ListState, scope: Scope) -> tuple[ListState, list[str]]:

@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import HTMLResponse
 from starlette.routing import BaseRoute
@@ -29,6 +30,24 @@ REFRESH_WITHOUT_SCRIPT_S = 30
 
 STATIC: Mapping[str, str] = {"style.css": "text/css; charset=utf-8", "app.js": "text/javascript; charset=utf-8"}
 """Files that pages use, and what they are."""
+
+CAPTION_ID = "{caption_id:row_id}"
+"""Stands in the path of a route for the id of a caption."""
+
+
+class _RowId(Convertor[int]):
+    """As `int`, but no digits by the thousand, which Python refuses to read."""
+
+    regex: ClassVar[str] = "[0-9]{1,40}"
+
+    def convert(self, value: str) -> int:
+        return int(value)
+
+    def to_string(self, value: int) -> str:
+        return str(value)
+
+
+register_url_convertor("row_id", _RowId())
 
 
 class Mending(NamedTuple):
@@ -131,8 +150,8 @@ def make_templates() -> Environment:
         lstrip_blocks=True,
     )
     names = (
-        *("visible", "caption_html", "caption_line", "count", "short", "reward", "percent", "probability", "seconds"),
-        *("when", "iso", "plain"),
+        *("visible", "caption_html", "caption_line", "count", "short", "reward", "percent", "seconds"),
+        *("probability", "fine_probability", "when", "iso", "plain"),
     )
     templates.filters.update({name: getattr(words, name) for name in names})  # pyright: ignore[reportUnknownMemberType]
     templates.globals.update(label_word=words.label_word, plural=words.plural)  # pyright: ignore[reportUnknownMemberType]

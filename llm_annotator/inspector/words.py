@@ -119,6 +119,11 @@ def probability(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
 
+def fine_probability(value: float) -> str:
+    """Returns a probability with four digits; never 0 for what is merely near."""
+    return "<0.0001" if 0 < value < 0.00005 else f"{value:.4f}"
+
+
 def seconds(value: float | None) -> str:
     """Returns a duration: 85 ms, 3.2 s, 4 min, 2.5 h, 3 days."""
     if value is None:

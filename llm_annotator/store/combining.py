@@ -2,8 +2,9 @@
 
 `caption_parts` says of which parts a caption consists for a labeler. Parts are captions, too, and are labelled like any
 other. Whenever the label in force of a part changes, whoever changed it (the LLM, a person, an import), a trigger
-combines the labels of the captions that hold it anew, in the same transaction. So there is no moment at which a kill
-could come between the two, and nothing has to be remembered elsewhere.
+combines the labels of the captions that hold it anew, in the same transaction; or notes in it that this is to be done,
+where very many captions hold the part (see `recombining`). So there is no moment at which a kill could come between
+the two.
 
 A combined label is an ordinary annotation without an answer; `llm_annotator.parts.combine` says what it is, and this
 says the same in SQL. There is at most one of each caption and labeler: it follows from its parts, which have the
@@ -76,16 +77,17 @@ _PARTS_VIEW = """CREATE VIEW annotation_parts AS
     FROM annotations a JOIN caption_parts p ON p.labeler_id = a.labeler_id AND p.caption_id = a.caption_id
     WHERE a.backend = 'parts'"""
 
+# In these two, {labeler}, {captions} and {time} are to be filled in.
 # A label that has changed goes, and comes anew. One that is not decided any more, because a person took the helpful
 # part back before the others were answered, becomes "failed": it was news to runs, so its loss must be news, too.
-_FORGET = """DELETE FROM annotations
+FORGET = """DELETE FROM annotations
     WHERE backend = 'parts' AND labeler_id = {labeler} AND caption_id IN ({captions}) AND NOT EXISTS (
         SELECT 1 FROM combined_labels c
         WHERE c.labeler_id = annotations.labeler_id AND c.caption_id = annotations.caption_id
             AND c.status = annotations.status AND c.helpful IS annotations.helpful
             AND c.p_helpful IS annotations.p_helpful AND c.score IS annotations.score
             AND c.detail = annotations.detail)"""
-_COMBINE = """INSERT INTO annotations (labeler_id, caption_id, status, helpful, p_helpful, score, prompt_prefix_id,
+COMBINE = """INSERT INTO annotations (labeler_id, caption_id, status, helpful, p_helpful, score, prompt_prefix_id,
         prompt_suffix, model, backend, attempts, detail, created_at)
     SELECT c.labeler_id, c.caption_id, c.status, c.helpful, c.p_helpful, c.score,
         (SELECT id FROM prompt_prefixes WHERE text = ''), '', b.model, 'parts', 0, c.detail, {time}
@@ -97,8 +99,8 @@ _COMBINE = """INSERT INTO annotations (labeler_id, caption_id, status, helpful, 
             SELECT 1 FROM labels l WHERE l.labeler_id = c.labeler_id AND l.caption_id = c.caption_id
             AND l.annotation_id IS NOT NULL))"""
 
-_HOLDERS = "SELECT caption_id FROM caption_parts WHERE labeler_id = NEW.labeler_id AND part_id = NEW.caption_id"
-_FOR_TRIGGER = {"labeler": "NEW.labeler_id", "captions": _HOLDERS, "time": "NEW.updated_at"}
+HOLDERS = "SELECT caption_id FROM caption_parts WHERE labeler_id = NEW.labeler_id AND part_id = NEW.caption_id"
+_FOR_TRIGGER = {"labeler": "NEW.labeler_id", "captions": HOLDERS, "time": "NEW.updated_at"}
 _FOR_ONE = {"labeler": ":labeler", "captions": ":caption", "time": ":now"}
 
 PARTS_FOR_READERS: tuple[str, ...] = (
@@ -114,8 +116,8 @@ PARTS: tuple[str, ...] = (
     *PARTS_FOR_READERS,
     "CREATE INDEX caption_parts_by_part ON caption_parts (part_id, labeler_id)",
     "INSERT OR IGNORE INTO prompt_prefixes (text) VALUES ('')",
-    f"""CREATE TRIGGER part_labelled AFTER INSERT ON labels WHEN EXISTS ({_HOLDERS})
-        BEGIN {_FORGET.format(**_FOR_TRIGGER)}; {_COMBINE.format(**_FOR_TRIGGER)}; END""",
+    f"""CREATE TRIGGER part_labelled AFTER INSERT ON labels WHEN EXISTS ({HOLDERS})
+        BEGIN {FORGET.format(**_FOR_TRIGGER)}; {COMBINE.format(**_FOR_TRIGGER)}; END""",
 )
 """The migration."""
 
@@ -158,8 +160,8 @@ def put_parts(
             found = connection.execute(_KEPT, (labeler_id, caption_id)).fetchall()
         kept[caption_id] = found
         values = {"labeler": labeler_id, "caption": caption_id, "now": now}
-        connection.execute(_FORGET.format(**_FOR_ONE), values)
-        connection.execute(_COMBINE.format(**_FOR_ONE), values)
+        connection.execute(FORGET.format(**_FOR_ONE), values)
+        connection.execute(COMBINE.format(**_FOR_ONE), values)
     return kept, saved
 
 

@@ -15,12 +15,23 @@ _PRIMARY_CODE = 0xFF
 """SQLite keeps the kind of an error in the low byte of its extended code."""
 
 
+_FAULTS_OF_VALUES = (
+    sqlite3.IntegrityError,
+    sqlite3.DataError,  # a text that is too long
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,  # a value of a type that SQLite does not know
+)
+
+
 @contextmanager
 def store_errors(path: Path) -> Generator[None]:
-    """Turns SQLite's errors about the file into ours. A broken constraint is a fault of the program and stays one."""
+    """Turns SQLite's errors about the file into ours.
+
+    A broken constraint, or a value that no column holds, is a fault of the program or of one record, and stays one.
+    """
     try:
         yield
-    except sqlite3.IntegrityError:
+    except _FAULTS_OF_VALUES:
         raise
     except sqlite3.Error as error:
         raise _translate(error, path) from error
@@ -28,7 +39,12 @@ def store_errors(path: Path) -> Generator[None]:
 
 def _translate(error: sqlite3.Error, path: Path) -> StoreError:
     code = (getattr(error, "sqlite_errorcode", None) or 0) & _PRIMARY_CODE
-    if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+    if code == sqlite3.SQLITE_CORRUPT:
+        return StoreCorrupt(
+            f"{path} is damaged ({error}): end what uses it and run `oni salvage {path}`, which keeps all of it that "
+            "can be read, or restore a copy"
+        )
+    if code == sqlite3.SQLITE_NOTADB:
         return StoreCorrupt(
             f"{path} is damaged or is not an annotation store ({error}): restore a copy, or move it away and start anew"
         )

@@ -1,6 +1,7 @@
 """What two labelers, and people, said about the captions of a run."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from llm_annotator.store.reading import Reading
@@ -25,7 +26,8 @@ class Said(NamedTuple):
     p_helpful: float | None
 
 
-class Verdicts(NamedTuple):
+@dataclass(frozen=True)
+class Verdicts:
     """One caption of a run: how often it came up, what it earned, and what is said about it.
 
     person: what a person decided against or for the first labeler, None if nobody did.
@@ -33,7 +35,7 @@ class Verdicts(NamedTuple):
 
     caption_id: int
     text: bytes
-    count: int  # pyright: ignore[reportIncompatibleMethodOverride]
+    count: int
     reward_sum: float
     first: Said
     second: Said

@@ -8,8 +8,9 @@ from llm_annotator.types import LabelStatus
 MAX_COMPARISONS = 50
 """Comparisons of one caption that are returned, the newest."""
 
+# CROSS JOIN: labelers first, of which there are few; SQLite would read every label of each.
 _IN_FORCE = """SELECT l.labeler_id, l.status, l.helpful, l.p_helpful, l.source, l.annotation_id, l.override_id,
-    l.updated_at, {muted} FROM labelers b JOIN labels l ON l.labeler_id = b.id AND l.caption_id = ?
+    l.updated_at, {muted} FROM labelers b CROSS JOIN labels l ON l.labeler_id = b.id AND l.caption_id = ?
     ORDER BY b.created_at, b.id"""
 
 _PARTS = """SELECT p.annotation_id, c.id, c.text, l.status, l.helpful, l.p_helpful

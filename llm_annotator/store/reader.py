@@ -37,8 +37,8 @@ _ALL_RUNS = """(SELECT caption_id, sum(count) AS count, sum(episode_count) AS ep
     FROM occurrences GROUP BY caption_id)"""
 
 _CAPTIONS = """SELECT c.id, c.text, c.first_seen_at, coalesce(o.count, 0), o.episode_count, o.first_step,
-    o.last_step, coalesce(o.reward_sum, 0.0), l.status, l.helpful, l.p_helpful, l.score, l.source, l.updated_at
-    FROM captions c {join} {occurrences} o ON o.caption_id = c.id
+    o.last_step, coalesce(o.reward_sum, 0.0), l.status, l.helpful, l.p_helpful, l.score, l.source, l.updated_at,
+    coalesce(l.muted, 0) FROM captions c {join} {occurrences} o ON o.caption_id = c.id
     LEFT JOIN labels l ON l.caption_id = c.id AND l.labeler_id = :labeler
     WHERE {conditions} ORDER BY {order} LIMIT :limit OFFSET :offset"""
 
@@ -184,7 +184,7 @@ class StoreReader:
             if not found:
                 raise StoreError(f"{self.path} holds no caption {caption_id}")
             overrides = self._rows(
-                "SELECT id, labeler_id, helpful, note, author, created_at, revoked_at FROM overrides"
+                "SELECT id, labeler_id, helpful, note, author, created_at, revoked_at, muted FROM overrides"
                 " WHERE caption_id = ? ORDER BY id",
                 (caption_id,),
             )

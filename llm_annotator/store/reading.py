@@ -42,6 +42,14 @@ class Reading:
         with store_errors(self.path):
             return self._connection.execute(query, values).fetchone()
 
+    def table(
+        self, query: str, values: Mapping[str, Any] | Sequence[Any] = ()
+    ) -> tuple[list[str], list[tuple[Any, ...]]]:
+        """Returns the names of the columns of a query, and what it finds."""
+        with store_errors(self.path):
+            cursor = self._connection.execute(query, values)
+            return [column[0] for column in cursor.description], cursor.fetchall()
+
     def has(self, table: str, column: str | None = None) -> bool:
         """Returns whether the store has a table (or a view), and in it a column: older stores lack some."""
         found = self.rows("SELECT name FROM pragma_table_info(?)", (table,))

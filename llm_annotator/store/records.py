@@ -67,6 +67,7 @@ class StoredLabel(NamedTuple):
     asked: False if no annotation is kept (a person overruled before the LLM was asked, or took that back).
     updated_at: seconds since 1970, UTC.
     change: place in the sequence of all changes of this store.
+    muted: a person wants it to earn nothing; `helpful` is then False.
     """
 
     caption: bytes
@@ -77,6 +78,7 @@ class StoredLabel(NamedTuple):
     asked: bool
     updated_at: float
     change: int
+    muted: bool = False
 
 
 class StoredComparison(NamedTuple):
@@ -104,6 +106,7 @@ class CaptionRow:
     status: None if the labeler has not answered yet.
     labeler_id: whose label it is, None if the store holds no labeler.
     answered_at: seconds since 1970, UTC.
+    muted: a person wants it to earn nothing; `helpful` is then False.
     """
 
     caption_id: int
@@ -121,6 +124,7 @@ class CaptionRow:
     score: float | None
     source: LabelSource | None
     answered_at: float | None
+    muted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +154,10 @@ class StoredAnnotation:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredOverride:
-    """A person's verdict. It beats the LLM's label unless `revoked_at` is set; of several the newest counts."""
+    """A person's verdict. It beats the LLM's label unless `revoked_at` is set; of several the newest counts.
+
+    muted: the caption is to earn nothing; `helpful` is then False.
+    """
 
     override_id: int
     labeler_id: str
@@ -159,6 +166,7 @@ class StoredOverride:
     author: str
     created_at: float
     revoked_at: float | None
+    muted: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

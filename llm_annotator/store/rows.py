@@ -36,6 +36,7 @@ def caption_row(row: tuple[Any, ...], labeler_id: str | None) -> CaptionRow:
         score=row[11],
         source=row[12],
         answered_at=row[13],
+        muted=bool(row[14]),
     )
 
 
@@ -73,6 +74,7 @@ def override(row: tuple[Any, ...]) -> StoredOverride:
         author=row[4],
         created_at=row[5],
         revoked_at=row[6],
+        muted=bool(row[7]),
     )
 
 

@@ -3,10 +3,10 @@
 A migration that was released is never edited; a change of the schema is a new one at the end. Each is a tuple of
 single statements, so that all of them run inside one transaction.
 
-What is in force for a caption is stated once, in `_REFRESH_LABEL`: the newest override that was not taken back, else
-the newest annotation with a label, else the newest annotation. Triggers keep that in `labels`, so every read is a
-look-up, and any program that adds an annotation or an override keeps it right. Labels of captions that are asked about
-by parts follow in the same way: see `combining`.
+What is in force for a caption is stated in `_REFRESH_LABEL`, which `muting` replaced: the newest override that was not
+taken back, else the newest annotation with a label, else the newest annotation. Triggers keep that in `labels`, so each
+read is a look-up, and any program that adds an annotation or an override keeps it right. Labels of captions that are
+asked about by parts follow in the same way, or soon: see `combining`.
 
 Of an ordered pair of captions the newest comparison with a label is in force, else the newest one; nobody overrules
 those, so the view `comparisons_in_force` says it. A comparison that is not in force is no news to anyone.
@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 from llm_annotator.errors import StoreCorrupt, StoreNewerSchema
 from llm_annotator.store.combining import PARTS, PARTS_FOR_READERS
+from llm_annotator.store.muting import MUTES, MUTES_FOR_READERS
+from llm_annotator.store.recombining import RECOMBINING
 from llm_annotator.store.spending import SPENDING, SPENT_BEFORE
 
 APPLICATION_ID = 0x4F4E4941
@@ -181,9 +183,18 @@ _SAMPLED: Migration = (
     "CREATE UNIQUE INDEX transitions_by_slot ON transitions (run_id, caption_id, slot)",
 )
 
-MIGRATIONS: tuple[Migration, ...] = (_V1, _V2, _TOTALS, _SAMPLED, PARTS, (*SPENDING, SPENT_BEFORE))
+MIGRATIONS: tuple[Migration, ...] = (_V1, _V2, _TOTALS, _SAMPLED, PARTS, (*SPENDING, SPENT_BEFORE), MUTES, RECOMBINING)
 
-_FOR_READERS: tuple[Migration, ...] = ((), _V2_FOR_READERS, _TOTALS_FOR_READERS, _SCORES, PARTS_FOR_READERS, SPENDING)
+_FOR_READERS: tuple[Migration, ...] = (
+    (),
+    _V2_FOR_READERS,
+    _TOTALS_FOR_READERS,
+    _SCORES,
+    PARTS_FOR_READERS,
+    SPENDING,
+    MUTES_FOR_READERS,
+    (),
+)
 """What each migration adds that is read, tables and views alone."""
 
 

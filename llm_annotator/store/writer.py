@@ -4,7 +4,7 @@ import json
 import sqlite3
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -12,12 +12,14 @@ from typing import Any, Self
 from llm_annotator.errors import StoreError
 from llm_annotator.store.combining import put_parts, unanswered_parts
 from llm_annotator.store.connection import open_for_writing, store_errors
+from llm_annotator.store.overruling import Verdict, is_in_force, put_override, storable
+from llm_annotator.store.recombining import is_behind, recombine
 from llm_annotator.store.records import AnnotationRecord, ComparisonRecord, StoredComparison, StoredLabel
 from llm_annotator.store.sampled import put_scores, put_transitions
 from llm_annotator.store.spending import Spent, put_spent, read_spent
 from llm_annotator.types import CaptionScore, LabelStatus, Occurrence, SampledTransition
 
-_LABEL = """SELECT text, status, helpful, p_helpful, source, annotation_id IS NOT NULL, updated_at, change
+_LABEL = """SELECT text, status, helpful, p_helpful, source, annotation_id IS NOT NULL, updated_at, change, muted
     FROM labels JOIN captions ON captions.id = caption_id WHERE labeler_id = ? """
 
 _COMPARISON = """SELECT a.text, b.text, status, first_better, p_first, created_at, change
@@ -41,6 +43,12 @@ _UPSERT_OCCURRENCE = """INSERT INTO occurrences
     (run_id, caption_id, count, episode_count, first_step, last_step, reward_sum) VALUES (?, ?, ?, ?, ?, ?, ?)
     ON CONFLICT (run_id, caption_id) DO UPDATE SET count = excluded.count, episode_count = excluded.episode_count,
     first_step = excluded.first_step, last_step = excluded.last_step, reward_sum = excluded.reward_sum"""
+
+RECOMBINED_AT_ONCE = 256
+"""Captions whose labels follow those of their parts in one transaction, which takes some 50 ms."""
+
+RECOMBINING_PAUSE_S = 0.01
+"""Between two such transactions, so that other processes get to write."""
 
 
 class Store:
@@ -137,6 +145,23 @@ class Store:
             ids = {caption_id: self._intern(connection, texts) for caption_id, texts in parts.items()}
             return put_parts(connection, labeler_id, ids, self._wall_clock())
 
+    def recombine(self) -> int:
+        """Lets labels of some captions follow those of their parts; returns how many it looked at, 0 if all have.
+
+        It is due after any other method that changes labels of parts, for very many captions may hold one. Those by
+        which a person overrules see to it themselves.
+        """
+        with store_errors(self.path):
+            if not is_behind(self._connection):
+                return 0
+        with self._transaction() as connection:
+            return recombine(connection, self._wall_clock(), limit=RECOMBINED_AT_ONCE)
+
+    def recombine_all(self) -> None:
+        """Lets all labels of captions follow those of their parts; other processes can write meanwhile."""
+        while self.recombine():
+            time.sleep(RECOMBINING_PAUSE_S)
+
     def unanswered_parts(self, labeler_id: str, run_id: str, caption_ids: Sequence[int]) -> list[tuple[int, int]]:
         """Returns the parts of captions that wait for an answer, and in how many episodes they came up."""
         with store_errors(self.path):
@@ -188,22 +213,47 @@ class Store:
         with self._transaction() as connection:
             put_spent(connection, model, spent)
 
-    def override(self, caption: bytes, labeler_id: str, *, helpful: bool, note: str = "", author: str = "") -> int:
+    def override(
+        self,
+        caption: bytes,
+        labeler_id: str,
+        *,
+        helpful: bool,
+        muted: bool = False,
+        note: str = "",
+        author: str = "",
+    ) -> int:
         """Overrules the LLM on one caption, whatever it answers later; returns the override's id.
+
+        muted: the caption is to earn nothing, whatever a reward model makes of it; goes with `helpful` False alone.
+
+        Raises:
+            StoreError: no such labeler.
+        """
+        verdict = Verdict(caption, helpful, muted, note, author)
+        with self._transaction() as connection:
+            self._check_labeler(connection, labeler_id)
+            (caption_id,) = self._intern(connection, [caption])
+            override_id = put_override(connection, labeler_id, caption_id, verdict, self._wall_clock())
+        self._follow()
+        return override_id
+
+    def overrule(self, labeler_id: str, verdicts: Sequence[Verdict]) -> list[bool]:
+        """Overrules the LLM where something else is in force; returns where that was.
 
         Raises:
             StoreError: no such labeler.
         """
         with self._transaction() as connection:
-            if connection.execute("SELECT 1 FROM labelers WHERE id = ?", (labeler_id,)).fetchone() is None:
-                raise StoreError(f"the store {self.path} knows no labeler {labeler_id!r}")
-            (caption_id,) = self._intern(connection, [caption])
-            row = (caption_id, labeler_id, helpful, note, author, self._wall_clock())
-            return connection.execute(
-                "INSERT INTO overrides (caption_id, labeler_id, helpful, note, author, created_at)"
-                " VALUES (?, ?, ?, ?, ?, ?) RETURNING id",
-                row,
-            ).fetchone()[0]
+            self._check_labeler(connection, labeler_id)
+            now, changed = self._wall_clock(), list[bool]()
+            for key, verdict in zip(self._intern(connection, [v.caption for v in verdicts]), verdicts, strict=True):
+                differs = not is_in_force(connection, labeler_id, key, verdict)
+                if differs:
+                    put_override(connection, labeler_id, key, verdict, now)
+                changed.append(differs)
+        self._follow()
+        return changed
 
     def revoke_override(self, override_id: int) -> None:
         """Takes an override back, so that the LLM's label counts again.
@@ -218,6 +268,12 @@ class Store:
             ).rowcount
             if changed == 0:
                 raise StoreError(f"there is no override {override_id} in force in {self.path}")
+        self._follow()
+
+    def _follow(self) -> None:
+        # What was said is kept by now, and what has yet to follow is noted in the store, for whoever opens it next.
+        with suppress(StoreError):
+            self.recombine_all()
 
     @contextmanager
     def _transaction(self) -> Generator[sqlite3.Connection]:
@@ -232,6 +288,10 @@ class Store:
                 if self._connection.in_transaction:  # SQLite itself rolls back on some errors, a full disk among them
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def _check_labeler(self, connection: sqlite3.Connection, labeler_id: str) -> None:
+        if connection.execute("SELECT 1 FROM labelers WHERE id = ?", (labeler_id,)).fetchone() is None:
+            raise StoreError(f"the store {self.path} knows no labeler {labeler_id!r}")
 
     def _check_run(self, connection: sqlite3.Connection, run_id: str) -> None:
         if connection.execute("SELECT 1 FROM runs WHERE id = ?", (run_id,)).fetchone() is None:
@@ -252,11 +312,11 @@ class Store:
     def _row(self, connection: sqlite3.Connection, record: AnnotationRecord | ComparisonRecord) -> dict[str, Any]:
         return vars(record) | {
             "status": str(record.status),
-            "prompt_prefix_id": self._prefix_id(connection, _storable(record.prompt_prefix)),
-            "prompt_suffix": _storable(record.prompt_suffix),
-            "answer": None if record.answer is None else _storable(record.answer),
+            "prompt_prefix_id": self._prefix_id(connection, storable(record.prompt_prefix)),
+            "prompt_suffix": storable(record.prompt_suffix),
+            "answer": None if record.answer is None else storable(record.answer),
             "logprobs": None if record.logprobs is None else json.dumps(dict(record.logprobs)),
-            "detail": _storable(record.detail),
+            "detail": storable(record.detail),
         }
 
     def _prefix_id(self, connection: sqlite3.Connection, prefix: str) -> int:
@@ -267,13 +327,8 @@ class Store:
         return self._prefix_ids[prefix]
 
 
-def _storable(text: str) -> str:
-    """Returns `text` with lone surrogates, which no UTF-8 column can hold, written out as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
 def _stored_label(row: tuple[Any, ...]) -> StoredLabel:
-    text, status, helpful, p_helpful, source, asked, updated_at, change = row
+    text, status, helpful, p_helpful, source, asked, updated_at, change, muted = row
     return StoredLabel(
         text,
         LabelStatus(status),
@@ -283,6 +338,7 @@ def _stored_label(row: tuple[Any, ...]) -> StoredLabel:
         bool(asked),
         updated_at,
         change,
+        bool(muted),
     )
 
 

@@ -6,12 +6,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Bool
 
 from envs.host.types import HostTimeStep, HostVectorEnv
 from envs.spec import EnvSpec
 from oni.devices import ROLLOUT, Devices
-from oni.types import ActorState, CoreState, Rollout
+from oni.types import ActorState, CoreState, Endings, Rollout
 
 _FIELDS: Mapping[str, Any] = {
     "action": np.int32,
@@ -39,9 +39,20 @@ class RolloutBuffers:
 
     They are new for every rollout: JAX on CPU reads NumPy arrays in place, so those of the rollout that the learner
     still works on must not be written again.
+
+    Args:
+        endings: whether the rollout keeps how episodes looked at their end.
     """
 
-    def __init__(self, spec: EnvSpec, num_steps: int, num_envs: int, *, value_shape: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self,
+        spec: EnvSpec,
+        num_steps: int,
+        num_envs: int,
+        *,
+        value_shape: tuple[int, ...] = (),
+        endings: bool = False,
+    ) -> None:
         shape = (num_steps, num_envs)
         self.obs = {name: np.empty(shape + obs.shape, obs.dtype) for name, obs in named_obs(spec).items()}
         self.fields: dict[str, Any] = {name: np.zeros(shape, dtype) for name, dtype in _FIELDS.items()}
@@ -50,6 +61,12 @@ class RolloutBuffers:
         self.stat_names = spec.episode_stats
         self.last_value = np.zeros((num_envs, *value_shape), np.float32)
         self.captions = [[b""] * num_envs for _ in range(num_steps)]
+        self.ending_step = np.full(num_envs, -1, np.int32)
+        self.ending_obs: dict[str, np.ndarray] | None = None
+        if endings:
+            self.ending_obs = {
+                name: np.zeros((num_envs, *obs.shape), obs.dtype) for name, obs in named_obs(spec).items()
+            }
 
     def rollout(self, initial_core_state: CoreState, last_obs: Mapping[str, np.ndarray], devices: Devices) -> Rollout:
         """Returns what was written, laid out over the devices.
@@ -57,6 +74,7 @@ class RolloutBuffers:
         Args:
             last_obs: what was observed after the last step.
         """
+        endings = () if self.ending_obs is None else Endings(step=self.ending_step, obs=self.ending_obs)  # pyright: ignore[reportArgumentType]
         return devices.place(
             Rollout(
                 obs=self.obs,
@@ -65,9 +83,20 @@ class RolloutBuffers:
                 initial_core_state=initial_core_state,
                 last_value=self.last_value,  # pyright: ignore[reportArgumentType]
                 last_obs=last_obs,
+                endings=endings,
             ),
             ROLLOUT,
         )
+
+    def write_endings(
+        self, t: int, rows: slice, ended: Bool[np.ndarray, " R"], last_obs: Mapping[str, np.ndarray]
+    ) -> None:
+        """Keeps what was observed at the end of the episodes that step t ended, if that is kept."""
+        if self.ending_obs is not None:
+            games = rows.start + np.flatnonzero(ended)
+            self.ending_step[games] = t
+            for name, leaf in self.ending_obs.items():
+                leaf[games] = last_obs[name][ended]
 
 
 class Choice(NamedTuple):
@@ -109,6 +138,7 @@ class GroupState:
             counts = ended & ~step.info["lost"]
             for i, name in enumerate(buffers.stat_names):
                 buffers.stats[rows, i] += np.where(counts, step.info[name], 0.0)
+            buffers.write_endings(t, rows, counts, step.final_obs)
         buffers.captions[t][rows] = step.caption
         self.episode_return[ended] = 0.0
         self.episode_length[ended] = 0

@@ -43,9 +43,9 @@ def make_env(config: TrainConfig) -> JaxEnv[Any] | HostEnv:
 def make_actors(config: TrainConfig, env: JaxEnv[Any] | HostEnv, network: ActorCritic, devices: Devices) -> Actors:
     """Creates what plays the games: Anakin for a `JaxEnv`, Sebulba for a `HostEnv`."""
     if isinstance(env, HostEnv):
-        scenes = config.sampling.moments > 0 and asks_annotator(config.reward)
+        shown = config.sampling.moments > 0 and asks_annotator(config.reward)
         return SebulbaActors(
-            env, network, config.env, devices, num_steps=config.ppo.num_steps, seed=config.seed, scenes=scenes
+            env, network, config.env, devices, num_steps=config.ppo.num_steps, seed=config.seed, shown=shown
         )
     return AnakinActors(VectorEnv(env, config.env.num_envs), network, devices, num_steps=config.ppo.num_steps)
 

@@ -82,6 +82,5 @@ class SceneWriter:
 
     def write_endings(self, step: int, ended: Bool[np.ndarray, " R"], info: Mapping[str, np.ndarray]) -> None:
         """Copies what was shown at the end of the episodes that a step ended, unless the game was lost."""
-        ended = ended & ~info["lost"]
         if ended.any():
-            self._scenes.write_endings(step, self._rows, ended, self._env.scenes()[1])
+            self._scenes.write_endings(step, self._rows, ended & ~info["lost"], self._env.scenes()[1])

@@ -38,6 +38,9 @@ class SebulbaActors:
 
     The same seed and parameters give the same rollout, bit by bit: each draw comes from the key, the step and the
     group, and the order in which workers finish does not matter.
+
+    Args:
+        shown: whether people will look at moments: what games show is kept, or how episodes looked at their end.
     """
 
     def __init__(
@@ -49,7 +52,7 @@ class SebulbaActors:
         *,
         num_steps: int,
         seed: int,
-        scenes: bool = False,
+        shown: bool = False,
     ) -> None:
         self.env = env
         self._network = network
@@ -60,7 +63,8 @@ class SebulbaActors:
         self._stack = ExitStack()
         self._pool: Games | None = None
         self._choose = jax.jit(self._choose_once)
-        self._shows = scenes and isinstance(env, ShowsScenes)
+        self._shows = shown and isinstance(env, ShowsScenes)
+        self._keeps_endings = shown and not self._shows
         self._scenes: list[Scenes] = []  # two: one is filled while moments are cut out of the other
         self._scenes_now: Scenes | None = None
         size = config.num_envs // config.num_groups
@@ -121,7 +125,13 @@ class SebulbaActors:
         pool, state = self._begun(state)
         params = self._devices.on_first(params)
         value_shape = self._network.value_shape
-        buffers = RolloutBuffers(self.env.spec, self._num_steps, self._config.num_envs, value_shape=value_shape)
+        buffers = RolloutBuffers(
+            self.env.spec,
+            self._num_steps,
+            self._config.num_envs,
+            value_shape=value_shape,
+            endings=self._keeps_endings,
+        )
         groups = [GroupState(env, rows, state) for env, rows in zip(pool.groups, self._rows, strict=True)]
         writers = self._scene_writers(groups)
         for t in range(self._num_steps + 1):

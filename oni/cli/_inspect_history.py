@@ -60,7 +60,7 @@ def _print_overrides(history: CaptionHistory, console: Console) -> None:
         return
     table = Table("ID", "Label", "By", "When", "Taken back", "Labeler", "Note", box=SIMPLE_HEAD, pad_edge=False)
     for item in history.overrides:
-        label = "helpful" if item.helpful else "unhelpful"
+        label = "muted" if item.muted else "helpful" if item.helpful else "unhelpful"
         revoked = "-" if item.revoked_at is None else when(item.revoked_at)
         cells = (str(item.override_id), label, item.author, when(item.created_at), revoked, item.labeler_id, item.note)
         table.add_row(*(Text(printable(cell)) for cell in cells))

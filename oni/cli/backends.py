@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import contextlib
 import json
-import os
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -63,14 +62,12 @@ async def _check(caption: str, against: str | None, config: AnnotatorConfig, *, 
     """Asks each server and prints what came back: an object each, one a line, or a block each."""
     from llm_annotator.addresses import endpoint_configs
     from llm_annotator.labeler import resolve_labeler
+    from llm_annotator.secret import backend_secrets, redactor
 
     subject: Subject = _as_bytes(caption) if against is None else (_as_bytes(caption), _as_bytes(against))
     spec = resolve_labeler(config.labeler, question="label" if against is None else "preference")
     status = 0
-    key = os.environ.get(config.backend.api_key_env, "").strip()
-
-    def redact(text: str) -> str:
-        return text.replace(key, "***") if key else text  # a backend of a third party may repeat it
+    redact = redactor(backend_secrets(config.backend))  # a server, or its library, may repeat them
 
     for number, (server, backend) in enumerate(endpoint_configs(config.backend).items()):
         try:
@@ -80,7 +77,7 @@ async def _check(caption: str, against: str | None, config: AnnotatorConfig, *, 
             status = FAILED
             continue
         report = {"server": server, **report, "caption": _shown(caption), "against": against and _shown(against)}
-        text = json.dumps(report, ensure_ascii=False) if as_json else ("\n" if number else "") + _report(report)
+        text = json.dumps(report) if as_json else ("\n" if number else "") + _report(report)
         print(redact(text).encode("utf-8", "backslashreplace").decode(), flush=True)
         status = status if report["helpful"] is not None else FAILED
     return status

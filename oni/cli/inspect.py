@@ -3,7 +3,7 @@
 import argparse
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llm_annotator.errors import StoreError
 from llm_annotator.store.reader import StoreReader
@@ -13,6 +13,10 @@ from oni.config import ANNOTATED_KINDS
 from oni.configfile import read_yaml
 from oni.errors import NotARun, RunError
 from oni.rundir import RunDir, write_atomically
+
+if TYPE_CHECKING:
+    from llm_annotator.askagain import AskAgain
+    from llm_annotator.config import AnnotatorConfig
 
 DEFAULT_LIMIT = 20
 EXPORT_LIMIT = 100
@@ -184,7 +188,26 @@ def _serve(args: argparse.Namespace, store: Path) -> None:
         print(url, flush=True)
         print(f"Open it in a browser on this machine. Ctrl-C ends the pages about {args.run}.", file=sys.stderr)
 
-    serve_pages(store, run_dir=_run_dir(args.run), port=args.port or 0, on_ready=on_ready)
+    run_dir = _run_dir(args.run)
+    serve_pages(store, run_dir=run_dir, port=args.port or 0, on_ready=on_ready, asking=_asking(store, run_dir))
+
+
+def _asking(store: Path, run_dir: Path | None) -> "AskAgain | None":
+    """Returns what asks the LLM of a run again; None if there is a store alone, which does not say how to reach one."""
+    if run_dir is None:
+        return None
+    from llm_annotator.askagain import AskAgain
+    from llm_annotator.errors import ConfigError as AnnotatorConfigError
+    from oni.cli._annotator_config import load_annotator_config
+    from oni.errors import ConfigError
+
+    def settings() -> "AnnotatorConfig":
+        try:
+            return load_annotator_config(RunDir(run_dir).config_file, [], prog="oni inspect")
+        except ConfigError as error:
+            raise AnnotatorConfigError(str(error)) from error
+
+    return AskAgain(store, settings)
 
 
 def _export(args: argparse.Namespace, store: Path) -> None:

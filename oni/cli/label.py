@@ -82,16 +82,24 @@ def _positive(text: str) -> int:
 
 async def _label(file: BinaryIO, config: AnnotatorConfig, *, as_json: bool) -> int:
     from llm_annotator.asking_parts import ask_captions
-    from llm_annotator.backends import create_backend
+    from llm_annotator.backends import create_servers
     from llm_annotator.labeler import Labeler, resolve_labeler
+    from llm_annotator.parts import splitter
 
     spec = resolve_labeler(config.labeler)
+    split = splitter(spec.parts)
+    different: set[bytes] = set()
+    questions: set[bytes] = set()
     missing = 0
-    async with create_backend(config.backend) as backend:
+    async with create_servers(config.backend) as backend:
         labeler = Labeler(spec, backend.model)
         async for answer in ask_captions(labeler, backend, _captions(file), config.engine):
+            different.add(answer.subject)
+            questions.update(split(answer.subject))
             missing += answer.judgement.helpful is None
-            print(json.dumps(_as_dict(answer), ensure_ascii=False) if as_json else _as_line(answer), flush=True)
+            print(json.dumps(_as_dict(answer)) if as_json else _as_line(answer), flush=True)
+    if spec.parts != "none":
+        print(f"{PROG}: {len(different):,} different captions took {len(questions):,} questions", file=sys.stderr)
     if missing:
         print(f"{PROG}: {missing} captions got no label", file=sys.stderr)
     return FAILED if missing else 0
@@ -118,29 +126,29 @@ def _as_line(answer: "Answer[bytes]") -> str:
 
 
 async def _evaluate(path: Path, config: AnnotatorConfig, *, as_json: bool) -> int:
-    from llm_annotator.backends import create_backend
+    from llm_annotator.backends import create_servers
     from llm_annotator.evaluate import evaluate, read_cases
     from llm_annotator.labeler import Labeler, resolve_labeler
 
     cases = read_cases(path)
     spec = resolve_labeler(config.labeler)
-    async with create_backend(config.backend) as backend:
+    async with create_servers(config.backend) as backend:
         result = await evaluate(Labeler(spec, backend.model), backend, cases, config.engine)
-    print(json.dumps(asdict(result), ensure_ascii=False) if as_json else _table(result))
+    print(json.dumps(asdict(result)) if as_json else _table(result))
     return 0 if result.labelled else FAILED
 
 
 async def _evaluate_pairs(path: Path, config: AnnotatorConfig, number: int, seed: int, *, as_json: bool) -> int:
-    from llm_annotator.backends import create_backend
+    from llm_annotator.backends import create_servers
     from llm_annotator.evaluate import read_cases
     from llm_annotator.evaluate_pairs import draw_pairs, evaluate_pairs
     from llm_annotator.labeler import Labeler, resolve_labeler
 
     pairs = draw_pairs(read_cases(path), number, seed=seed)
     spec = resolve_labeler(config.labeler, question="preference")
-    async with create_backend(config.backend) as backend:
+    async with create_servers(config.backend) as backend:
         result = await evaluate_pairs(Labeler(spec, backend.model), backend, pairs, config.engine)
-    print(json.dumps(asdict(result), ensure_ascii=False) if as_json else _pair_table(result))
+    print(json.dumps(asdict(result)) if as_json else _pair_table(result))
     return 0 if result.answered else FAILED
 
 

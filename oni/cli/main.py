@@ -1,6 +1,7 @@
 """Finds the subcommand and turns errors into words."""
 
 import importlib
+import keyword
 import logging
 import sys
 from collections.abc import Sequence
@@ -12,10 +13,14 @@ COMMANDS = {
     "inspect": "see what was annotated, how it was answered and what it earned",
     "label": "label captions given by hand: try a prompt or a backend; --evaluate measures it",
     "relabel": "ask another goal, prompt or LLM about the captions of a run, and see how far the two agree",
+    "override": "say what a caption is, or mute it, in place of the LLM; undo takes that back",
+    "export": "write annotations or preferences into a file: JSON lines, CSV or Parquet",
+    "import": "bring labels out of a file",
     "distill": "learn a reward model from stored annotations, to train with it frozen (reward.kind offline)",
     "envs": "list families of environments; `oni envs list FAMILY` names them, `oni envs check ID` checks one",
     "backends": "list LLM backends; `oni backends check` asks one",
     "serve": "run an annotator that several runs share",
+    "salvage": "keep what is good in a damaged store of annotations",
 }
 
 EXIT_FAILED = 1
@@ -60,7 +65,7 @@ def _run(name: str, arguments: list[str]) -> int:
     from llm_annotator.errors import ConfigError as AnnotatorConfigError
     from oni.errors import ConfigError, OniError
 
-    module = importlib.import_module(f"oni.cli.{name}")
+    module = importlib.import_module(f"oni.cli.{name}_" if keyword.iskeyword(name) else f"oni.cli.{name}")
     try:
         return module.main(arguments)
     except (ConfigError, AnnotatorConfigError) as error:

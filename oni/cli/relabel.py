@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from llm_annotator.config import AnnotatorConfig, BackendConfig
-from llm_annotator.errors import StoreError
+from llm_annotator.errors import BudgetUsedUp, StoreError
 from llm_annotator.store.disputes import Verdicts, verdicts
 from llm_annotator.store.reader import StoreReader
 from llm_annotator.store.reading import Reading
@@ -39,7 +39,8 @@ EPILOG = """examples:
   oni relabel runs/NAME --prompt my_prompt.yaml --limit 200 the 200 captions that came up most
 
 Settings that are not given are those of the run (of --config FILE for the store of a shared annotator). The run and its
-labels stay as they are, also while it goes on. Answers are stored: the same command goes on where it was stopped.
+labels stay as they are, also while it goes on. Answers are stored: the same command goes on where it was stopped. What
+they cost counts against the budgets of the store (--annotator.engine.max-requests, max-tokens, max-cost).
 """
 
 
@@ -79,12 +80,12 @@ def _main(argv: list[str]) -> int:
         shown=args.disputes or sys.maxsize,
     )
     try:
-        found = asyncio.run(_relabel(task))
+        found, stopped = asyncio.run(_relabel(task))
     except KeyboardInterrupt:
         print(f"\n{PROG}: stopped; what was answered is kept, and the same command goes on from there", file=sys.stderr)
         raise
     _report(found, as_json=args.json)
-    return 0 if found.counts.total else 1
+    return 0 if found.counts.total and not stopped else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -180,15 +181,16 @@ def _labeler(reader: StoreReader, run: RunRow, wanted: str | None) -> LabelerRow
     return labeler
 
 
-async def _relabel(task: _Task) -> Comparison:
-    from llm_annotator.backends import create_backend
+async def _relabel(task: _Task) -> tuple[Comparison, bool]:
+    """Returns what both said, and whether a budget stopped the asking."""
+    from llm_annotator.backends import create_servers
     from llm_annotator.labeler import Labeler, resolve_labeler
     from llm_annotator.relabel import relabel
-    from llm_annotator.store.writer import Store
+    from llm_annotator.storethread import StoreThread
 
     spec = resolve_labeler(task.config.labeler)
     meter = _Meter()
-    async with create_backend(task.config.backend) as backend:
+    async with create_servers(task.config.backend) as backend:
         labeler = Labeler(spec, backend.model)
         if labeler.id == task.first.labeler_id:
             raise ConfigError(
@@ -197,14 +199,20 @@ async def _relabel(task: _Task) -> Comparison:
             )
         with Reading(task.store) as reading:
             wanted = _verdicts(reading, task, labeler.id, limit=task.limit)
-        with Store(task.store) as store:
-            async for progress in relabel(store, labeler, backend, [item.text for item in wanted], task.config.engine):
-                meter.tell(progress.asked, progress.left, progress.without_label)
+        stopped = ""
+        async with StoreThread(task.store) as store:
+            try:
+                async for progress in relabel(store, labeler, backend, [item.text for item in wanted], task.config):
+                    meter.tell(progress.asked, progress.left, progress.without_label)
+            except BudgetUsedUp as error:
+                stopped = str(error)
     meter.end()
+    if stopped:
+        print(f"{PROG}: stopped, for {stopped}. The table is of what was answered", file=sys.stderr)
     with Reading(task.store) as reading:
         found = _verdicts(reading, task, labeler.id)  # all: of a run that goes on others are frequent by now
     asked_for = {item.caption_id for item in wanted}
-    return Comparison(
+    comparison = Comparison(
         store=str(task.store),
         run_id=task.run.run_id,
         first=LabelerWords(
@@ -215,6 +223,7 @@ async def _relabel(task: _Task) -> Comparison:
         questions=meter.asked,
         shown=task.shown,
     )
+    return comparison, bool(stopped)
 
 
 def _verdicts(reading: Reading, task: _Task, labeler_id: str, *, limit: int | None = None) -> Sequence[Verdicts]:

@@ -1,5 +1,7 @@
 """Sends what a run samples for people to its annotator's store."""
 
+import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Protocol, Self
@@ -31,13 +33,24 @@ class Recording:
 
     Args:
         seed: of the randomness by which moments are chosen.
+        clock: seconds of any steady clock.
     """
 
-    def __init__(self, config: SamplingConfig, trainer: Trainer, recorder: Recorder, *, seed: int) -> None:
+    def __init__(
+        self,
+        config: SamplingConfig,
+        trainer: Trainer,
+        recorder: Recorder,
+        *,
+        seed: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._trainer = trainer
         self._recorder = recorder
-        self._scores = ScoreLog(config.scores_every_s)
-        self._sampler = Sampler(config, trainer.env, trainer.devices, seed=seed) if config.moments else None
+        self._scores = ScoreLog(config.scores_every_s, clock)
+        self._sampler: Sampler | None = None
+        if config.moments:
+            self._sampler = Sampler(config, trainer.env, trainer.devices, seed=seed, clock=clock)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -63,14 +76,12 @@ class Recording:
         self._send_scores()
 
     def finish(self) -> None:
-        """Sends what is left at the end of a run."""
+        """Sends what is left at the end of a run; of very many scores that changed, `MAX_AT_THE_END`."""
         if self._sampler is not None:
             self._recorder.record_transitions(self._sampler.finish(_FINISH_S))
-        while self._send_scores(last=True):
-            pass
+        self._send_scores(last=True)
 
-    def _send_scores(self, *, last: bool = False) -> bool:
+    def _send_scores(self, *, last: bool = False) -> None:
         trainer = self._trainer
         scores = self._scores.due(trainer.captions.texts, trainer.rewarding.latest_scores, last=last)
         self._recorder.record_scores(trainer.env_step, scores)
-        return bool(scores)

@@ -56,6 +56,7 @@ class Renderer:
         self, env: JaxEnv[Any] | HostEnv, *, before: int, breathe: Callable[[], object] = lambda: None
     ) -> None:
         self._env = env
+        self._depict_scene = env.depict_scene if isinstance(env, ShowsScenes) else None
         self._before = before
         self._breathe = breathe
         self._has_failed = False
@@ -113,13 +114,15 @@ class Renderer:
             ending = cut.scenes.endings.get(span.last) if span.ended else None
             return shown if ending is None else [*shown, ending]
         places = [self._place(cut, step) for step in range(span.first, last + 1)]
-        return [jax.tree.map(lambda leaf, place=place: leaf[place], cut.window.obs) for place in places]
+        seen = [jax.tree.map(lambda leaf, place=place: leaf[place], cut.window.obs) for place in places]
+        ending = cut.window.ending
+        return [*seen, ending.obs] if ending and span.ended and int(ending.step) == span.last else seen
 
     def _picture(self, seen: Any, *, of_scene: bool) -> Picture:
         try:
             if of_scene:
-                assert isinstance(self._env, ShowsScenes)
-                return dict(self._env.depict_scene(seen))
+                assert self._depict_scene is not None
+                return dict(self._depict_scene(seen))
             return depict(self._env, seen)
         except Exception:  # noqa: BLE001 - an environment of the user's own may raise anything, and this is no reason to end
             if not self._has_failed:

@@ -155,11 +155,14 @@ class Sampler:
 
     def _job(self, look: Look, picks: list[Pick], *, num_envs: int) -> _Job:
         config, scenes = self._config, look.scenes
+        rollout = look.rollout
+        if scenes is not None:  # what is drawn is with the scenes
+            rollout = rollout._replace(obs=(), last_obs=())
         where = np.zeros((PICKS, 2), np.int32)
         where[: len(picks)] = [(pick.step, pick.row) for pick in picks]
         return _Job(
             picks=picks,
-            window=self._gather(look.rollout, look.intrinsic, look.caption_id, where),
+            window=self._gather(rollout, look.intrinsic, look.caption_id, where),
             scenes=[
                 scenes and scenes.cut(pick.row, pick.step - config.before, pick.step + config.after) for pick in picks
             ],

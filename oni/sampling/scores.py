@@ -9,6 +9,10 @@ from jaxtyping import Float
 MAX_AT_ONCE = 1_000
 """Scores in one report; of more changes the largest are told, and the others at the next one."""
 
+MAX_AT_THE_END = 4_000
+"""Scores in the last report of a run. Of more changes the others are never told: what waits to be sent has a limit, and
+the end of a run does not wait for a hundred thousand scores to be stored."""
+
 LEAST_CHANGE = 0.005
 """Changes below it are not told, but for the last report of a run. A helpful caption scores 1 with most models."""
 
@@ -35,7 +39,10 @@ class ScoreLog:
 
         Args:
             scores: by caption id, NaN where a caption has not been scored yet.
-            last: this is the last report of the run.
+            last: this is the last report of the run, at any time.
+
+        Of more than `MAX_AT_ONCE` (at the end `MAX_AT_THE_END`) the largest changes are told; those never told before
+        come first, by their scores.
         """
         if not last and self._clock() < self._due_at:
             return []
@@ -48,8 +55,9 @@ class ScoreLog:
         change[np.isnan(told) & ~np.isnan(scores[:size])] = np.inf
         (ids,) = np.nonzero(change > (_LAST_CHANGE if last else LEAST_CHANGE))  # NaN is not
         ids = ids[ids > 0]  # 0 is the empty caption
-        if len(ids) > MAX_AT_ONCE:
-            ids = ids[np.argsort(-change[ids], kind="stable")[:MAX_AT_ONCE]]
+        most = MAX_AT_THE_END if last else MAX_AT_ONCE
+        if len(ids) > most:
+            ids = ids[np.lexsort((-scores[ids], -change[ids]))[:most]]
         told[ids] = scores[ids]
         self._told = told
         return [(texts[i], float(scores[i])) for i in ids]

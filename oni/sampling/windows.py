@@ -20,6 +20,7 @@ class Window(NamedTuple):
 
     obs: what was seen before each step. The other fields are those of `Rollout` and `MixedReward`. Where a step is
     beyond the rollout they repeat the first or the last one, but for `obs`, which goes on to what came after the last.
+    ending: how the last episode that ended in the rollout looked at its end (`Endings`), if that was kept; else ().
     """
 
     obs: Any
@@ -30,6 +31,7 @@ class Window(NamedTuple):
     truncated: Bool[Array, "*P L"]
     reset: Bool[Array, "*P L"]
     caption_id: Int[Array, "*P L"]
+    ending: Any
 
 
 Gather = Callable[[Rollout, Float[Array, "T B"], Int[Array, "T B"], Int[np.ndarray, "P 2"]], Window]
@@ -66,6 +68,7 @@ def make_gather(devices: Devices, *, before: int, after: int) -> Gather:
             truncated=rollout.truncated[step, row],
             reset=rollout.reset[step, row],
             caption_id=caption_id[step, row],
+            ending=jax.tree.map(lambda leaf: leaf[row[:, 0]], rollout.endings),
         )
 
         def of_owner(leaf: Array) -> Array:

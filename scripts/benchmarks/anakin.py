@@ -23,6 +23,8 @@ import yaml
 from anakin_report import NONE, PLAIN, RETRIEVAL, Result, complaint, ratios_of, text
 from plain_loop import make_plain_update
 
+from envs.host.types import HostEnv
+from envs.types import JaxEnv
 from llm_annotator.config import BackendConfig
 from oni.actors import make_env
 from oni.annotation import AnnotationSession
@@ -102,9 +104,21 @@ def annotated_step(trainer: Trainer, session: AnnotationSession, recording: Reco
     return run
 
 
+def jitted_env(config: TrainConfig) -> JaxEnv[Any]:
+    """Returns the game to measure.
+
+    Raises:
+        OniError: it does not step inside jit.
+    """
+    env = make_env(config)
+    if isinstance(env, HostEnv):
+        raise OniError(f"{config.env.id} does not step inside jit: see scripts/bench nethack")
+    return env
+
+
 def plain_step(config: TrainConfig, trainer: Trainer) -> Run:
     """Returns what does some updates of the plain loop."""
-    carry, update = make_plain_update(config, trainer.network, make_env(config))
+    carry, update = make_plain_update(config, trainer.network, jitted_env(config))
     state = [carry]
 
     def run(updates: int) -> None:
@@ -174,12 +188,13 @@ class Contest:
 
 def measure(config: TrainConfig, *, rounds: int, turn_s: float) -> Result:
     """Measures one environment."""
+    captioned = jitted_env(config).spec.captioned
     with ExitStack() as stack, Compilations() as heard:
         contest = Contest(config, stack)
         loops = {NONE: begun(contest.none)}
         compile_s = {name: heard.seconds(name) for name in (ROLLOUT, UPDATE)}
         loops[PLAIN] = begun(contest.plain)
-        if make_env(config).spec.captioned:
+        if captioned:
             loops[RETRIEVAL] = begun(contest.retrieval)
         updates, seconds = in_turn({name: loop.run for name, loop in loops.items()}, rounds=rounds, turn_s=turn_s)
         state = contest.trainers[0].state.actor.env_state

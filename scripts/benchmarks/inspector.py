@@ -163,10 +163,10 @@ def list_addresses(captions: int) -> list[str]:
 
 
 class Times(NamedTuple):
-    """Milliseconds by address, and processor milliseconds of the server for a page, in the mean."""
+    """Milliseconds by address, and processor milliseconds of the server by address, in the mean."""
 
     by_address: dict[str, list[float]]
-    processor: float
+    processor: dict[str, float]
 
 
 def processor_s(pid: int) -> float:
@@ -178,15 +178,15 @@ def processor_s(pid: int) -> float:
 def measure(http: httpx.Client, pid: int, addresses: Sequence[str], rounds: int) -> Times:
     """Asks for every address in each round, after one that does not count."""
     times: dict[str, list[float]] = {address: [] for address in addresses}
-    used = 0.0
+    processor = dict.fromkeys(addresses, 0.0)
     for number in range(rounds + 1):
-        used = processor_s(pid) if number == 1 else used
         for address in addresses:
-            begun = time.perf_counter()
+            used, begun = processor_s(pid), time.perf_counter()
             http.get(address).raise_for_status()
             if number:
                 times[address].append(1000.0 * (time.perf_counter() - begun))
-    return Times(times, 1000.0 * (processor_s(pid) - used) / (rounds * len(addresses)))
+                processor[address] += 1000.0 * (processor_s(pid) - used) / rounds
+    return Times(times, processor)
 
 
 def report(name: str, found: Times, limit_ms: float | None) -> bool:
@@ -202,7 +202,9 @@ def report(name: str, found: Times, limit_ms: float | None) -> bool:
         f"{name:<22} {len(times):>4} pages   median {statistics.median(every):>6.1f}   p95 {p95:>6.1f}   "
         f"slowest page's median {worst:>6.1f} ms{against}"
     )
-    print(f"{'':<22}      slowest: {slowest}; the server computed {found.processor:.0f} ms a page")
+    computed = statistics.mean(found.processor.values())
+    print(f"{'':<22}      slowest: {slowest}; the server computed {computed:.0f} ms a page, at most", end=" ")
+    print(f"{max(found.processor.values()):.0f}")
     return within
 
 

@@ -3,6 +3,8 @@
 Both run in turn in one process, each with an annotator of its own (scripted), so that they meet the same machine;
 ratios are medians over rounds. Without: `sampling.moments 0` and no scores, so that games show nothing either. Beside
 the speed stands the CPU time of the trainer's process for a step, which other programs on the machine disturb less.
+The clock by which moments are taken stands still while the other one has its turn, so that there are as many a second
+as in a run of its own.
 """
 
 import argparse
@@ -27,6 +29,27 @@ from oni.trainer import Trainer
 ROOT = Path(__file__).parents[2]
 CONFIGS = ("quickstart", "nethack_score")
 
+
+class TurnClock:
+    """Seconds of the turns alone."""
+
+    def __init__(self) -> None:
+        self._sum = 0.0
+        self._since: float | None = None
+
+    def __call__(self) -> float:
+        return self._sum + (0.0 if self._since is None else time.perf_counter() - self._since)
+
+    @contextlib.contextmanager
+    def turn(self) -> Iterator[None]:
+        """Lets it go on meanwhile."""
+        self._since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._sum, self._since = self(), None
+
+
 Run = Callable[[float], tuple[float, float]]
 """From seconds to steps a second of time, and of CPU time of this process."""
 
@@ -41,8 +64,9 @@ def training(config: TrainConfig, *, sampled: bool) -> Iterator[tuple[Run, Recor
         run_dir = create(Path(folder) / "run", config)
         session = stack.enter_context(AnnotationSession(run_dir, config, trainer.reward_model))
         recording: Recording | None = None
+        clock = TurnClock()
         if sampled:
-            recording = stack.enter_context(Recording(config.sampling, trainer, session.recorder, seed=0))
+            recording = stack.enter_context(Recording(config.sampling, trainer, session.recorder, seed=0, clock=clock))
 
         def update() -> None:
             trainer.take_labels(session.poll())
@@ -54,16 +78,18 @@ def training(config: TrainConfig, *, sampled: bool) -> Iterator[tuple[Run, Recor
 
         def run(seconds: float) -> tuple[float, float]:
             updates, begun, used = 0, time.perf_counter(), time.process_time()
-            while time.perf_counter() - begun < seconds:
-                update()
-                updates += 1
-            trainer.wait()
+            with clock.turn():
+                while time.perf_counter() - begun < seconds:
+                    update()
+                    updates += 1
+                trainer.wait()
             steps = updates * config.steps_per_update
             return steps / (time.perf_counter() - begun), steps / (time.process_time() - used)
 
-        for _ in range(3):  # compiles
-            update()
-        trainer.wait()
+        with clock.turn():
+            for _ in range(3):  # compiles
+                update()
+            trainer.wait()
         yield run, recording
 
 

@@ -114,7 +114,10 @@ def test_options_of_an_environment_can_be_checked(capsys):
         (["check", "nosuchmodule:thing"], 2, "neither a family"),
         (["list", "prob"], 2, "there are xminigrid"),
         (["check", "probe:memory", "--env.options.size", "3"], 1, "there is no option 'size'"),
-        (["check", "test_envs_command:make_broken"], 1, "breaks the contract: a step is both terminated and truncated"),
+        pytest.param(
+            *(["check", "test_envs_command:make_broken"], 1, "breaks the contract: a step is both terminated and"),
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_exit_codes(capsys, arguments, status, words):

@@ -29,7 +29,7 @@ from llm_annotator.errors import (
     ConfigError,
 )
 from llm_annotator.labeler import Answered, Labeler, LabelerSpec, resolve_labeler
-from llm_annotator.questions import QuestionName
+from llm_annotator.question import QuestionName
 from llm_annotator.types import Completion, LabelStatus, Subject
 from oni.cli import backends
 from tests.able_openai_server import AbleServer
@@ -37,9 +37,7 @@ from tests.answered_store import answer_into
 
 HOSTILE = [b"You open the door.", b"", b"\xff\xfe\x00", b"<|im_end|>\n", "\u202e\U0001f600".encode(), b"x" * 20_000]
 
-COMPARING = replace(
-    resolve_labeler(LabelerConfig(), question="preference"), positive="yes", negative="no", threshold=0.0
-)
+COMPARING = replace(resolve_labeler(LabelerConfig(), question="preference"), threshold=0.0)
 PAIRS = [*pairwise(HOSTILE), *pairwise(HOSTILE[::-1])]
 
 REASONING = resolve_labeler(LabelerConfig(method="reasoned"))
@@ -331,11 +329,9 @@ def test_the_example_of_the_readme_is_listed_and_checked(
 
 def test_the_example_of_the_readme_is_that_which_was_tried() -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    if "### A backend of your own" not in readme:
-        pytest.skip("the README does not have this section yet")
     assert EXAMPLE.read_text(encoding="utf-8") in readme
     code = re.findall(r"```python\n(.*?)```", EXAMPLE.read_text(encoding="utf-8"), re.DOTALL)[0]
-    assert len(code.splitlines()) < 20
+    assert sum(bool(line.strip()) for line in code.splitlines()) < 20
 
 
 def create_plugin(config: BackendConfig) -> ScriptedBackend:

@@ -8,7 +8,7 @@ from told_engine import Bench, FakeClock, ToldBackend, play, run_with
 
 from llm_annotator.budget import NOTHING, Budget, Pace, check_budget
 from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
-from llm_annotator.errors import BackendUnreachable, ConfigError
+from llm_annotator.errors import BackendError, BackendOverloaded, BackendRejected, BackendUnreachable, ConfigError
 from llm_annotator.labeler import resolve_labeler
 from llm_annotator.settings import check_settings
 from llm_annotator.store import Store
@@ -64,9 +64,14 @@ def test_a_limit_of_requests_is_never_passed() -> None:
         assert budget.is_open
         budget.begin()
     assert not budget.is_open
-    assert budget.exhausted == "the budget of 3 requests (engine.max_requests)"
+    assert budget.exhausted == "", "those under way may still come to nothing"
     budget.give_up()
     assert budget.is_open, "one that did not go out costs nothing"
+    budget.begin()
+    for _ in range(3):
+        budget.end(REQUEST, completion(100, 10))
+    assert not budget.is_open
+    assert budget.exhausted == "the budget of 3 requests (engine.max_requests)"
 
 
 def test_those_under_way_are_counted_as_they_will_probably_come_out() -> None:
@@ -127,9 +132,15 @@ def test_the_engine_stops_asking_and_says_so() -> None:
     play(scene)
 
 
-def test_requests_that_fail_cost_too() -> None:
+def broken_off() -> BackendUnreachable:
+    error = BackendUnreachable("reset by peer")
+    error.may_cost = True
+    return error
+
+
+def test_requests_that_fail_on_the_way_cost_too() -> None:
     async def scene() -> None:
-        backend = ToldBackend(lambda *_: BackendUnreachable("down"))
+        backend = ToldBackend(lambda *_: broken_off())
         bench = Bench(backend, config=EngineConfig(max_requests=3, backoff_s=1.0))
         bench.offer(b"a")
 
@@ -138,6 +149,31 @@ def test_requests_that_fail_cost_too() -> None:
             assert len(backend.asked) == 3
             assert bench.records == [], "and fail no caption: it is asked about when there is money again"
             assert bench.counts.queued == 1
+
+        await run_with(bench, act)
+
+    play(scene)
+
+
+@pytest.mark.parametrize("error", [BackendUnreachable, BackendOverloaded, BackendRejected])
+def test_requests_that_nobody_took_up_cost_nothing(error: type[BackendError]) -> None:
+    async def scene() -> None:
+        down = True
+        backend = ToldBackend(lambda *_: error("down") if down else "yes", max_concurrent=2)
+        bench = Bench(backend, config=EngineConfig(max_requests=3, max_tokens=1000, backoff_s=1.0, max_backoff_s=2.0))
+        bench.offer(*captions(5))
+
+        async def act() -> None:
+            nonlocal down
+            await bench.clock.advance(60)
+            assert len(backend.asked) > 10
+            assert bench.engine.budget.spent == NOTHING
+            assert not bench.engine.exhausted
+            down = False
+            await bench.clock.advance(60)
+            assert len(bench.records) == 3
+            assert bench.engine.budget.take_unsaved().requests == 3
+            assert "budget of 3 requests" in bench.engine.exhausted
 
         await run_with(bench, act)
 

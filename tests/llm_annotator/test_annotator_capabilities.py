@@ -24,7 +24,7 @@ from llm_annotator.client import AnnotatorClient
 from llm_annotator.config import AnnotatorConfig, BackendConfig, LabelerConfig
 from llm_annotator.errors import BackendAnswerInvalid, BackendError, BackendOverloaded, BackendRejected
 from llm_annotator.labeler import Answered, Labeler, resolve_labeler
-from llm_annotator.questions import QuestionName
+from llm_annotator.question import QuestionName
 from llm_annotator.supervisor import ServiceProcess
 from llm_annotator.types import Completion, LabelStatus, Request, Subject
 from tests.able_openai_server import AbleServer
@@ -272,7 +272,7 @@ def test_a_better_server_is_noticed_when_it_may_be_another_one(sign: str) -> Non
     assert server.way().fields.alternatives == 0
     assert server.questions == asked + 1, "while nothing tells of a change, nothing is looked for"
     if sign == "connection":
-        server.detector.connection_failed()
+        server.detector.server_failed()
     else:
         server.model = "b"
         server.way()

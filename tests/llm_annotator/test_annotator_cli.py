@@ -52,6 +52,29 @@ def test_section_of_a_config_file_is_used(tmp_path: Path, captions: str, capsys:
     assert [line.split("\t")[0] for line in capsys.readouterr().out.splitlines()] == ["unhelpful", "unhelpful"]
 
 
+def test_by_parts_the_number_of_questions_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "captions.txt"
+    lines = [
+        "You open the box.  It's a wall.",
+        "It's a wall.  It bites!",
+        "It bites!",
+        "You open the box.  It's a wall.",
+    ]
+    path.write_text("\n".join(lines))
+    options = [str(path), *SCRIPTED, "--annotator.backend.options.helpful_pattern", "open"]
+    assert label.main([*options, "--annotator.labeler.parts", "sentences"]) == 0
+    by_parts = capsys.readouterr()
+    assert [line.split("\t")[0] for line in by_parts.out.splitlines()] == [
+        "helpful",
+        "unhelpful",
+        "unhelpful",
+        "helpful",
+    ]
+    assert by_parts.err == "oni label: 3 different captions took 3 questions\n"
+    assert label.main(options) == 0
+    assert capsys.readouterr().err == ""
+
+
 def test_caption_without_a_label_is_told_and_ends_in_1(captions: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert label.main([captions, *SCRIPTED, "--annotator.backend.options.garble_rate", "1.0"]) == 1
     shown = capsys.readouterr()

@@ -1,5 +1,6 @@
 """What the client does with input and with answers that are not as they should be."""
 
+import contextlib
 import http.server
 import json
 import logging
@@ -190,6 +191,54 @@ def test_what_the_service_will_never_take_is_sent_once(spec: LabelerSpec, caplog
     assert [_Picky.posts.count(path) for path in ("/v1/runs", "/v1/captions", "/v1/occurrences")] == [1, 1, 1]
     assert sorted(record.getMessage()[:13] for record in caplog.records) == ["1 totals of c", "2 questions g"]
     assert "not in this version" in caplog.text
+
+
+class _SlowToOffers(http.server.BaseHTTPRequestHandler):
+    """An annotator that looks up what was offered, hears a person's word about it, and only then answers."""
+
+    protocol_version = "HTTP/1.1"
+    overruled = threading.Event()
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["content-length"]))
+        body: dict[str, Any] = {"instance": "i", "status": wire.LabelerStatus().to_wire()}
+        if self.path == "/v1/runs":
+            body |= {"labeler_id": "l", "cursor": 0}
+        elif self.path == "/v1/captions":
+            self.overruled.wait(10)
+            row = [b"a", "labelled", True, 0.9, "llm", False]
+            body |= {"known": [row], "changes": [5], "accepted": 0, "dropped": 0}
+        else:
+            row = [b"a", "labelled", False, None, "human", False]
+            body |= {"updates": [row], "changes": [7], "cursor": 7}
+            if self.overruled.is_set():
+                time.sleep(0.05)
+        content = wire.pack(body)
+        self.send_response(200)
+        self.send_header("content-length", str(len(content)))
+        with contextlib.suppress(OSError):  # the client may have left
+            self.end_headers()
+            self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def test_an_answer_to_an_offer_that_comes_late_does_not_undo_what_a_person_said(spec: LabelerSpec) -> None:
+    _SlowToOffers.overruled.clear()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _SlowToOffers) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            with AnnotatorClient(f"http://127.0.0.1:{server.server_port}", "run", "run", {}, spec) as client:
+                client.submit([b"a"])
+                assert client.drain(20)  # by the poll
+                _SlowToOffers.overruled.set()
+                time.sleep(0.5)  # the offer is answered, and whatever it came to is there
+                assert [getattr(news, "source", None) for news in client.poll()] == ["human"]
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 class _Emptied(deque[Any]):

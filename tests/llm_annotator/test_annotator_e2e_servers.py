@@ -15,7 +15,7 @@ from llm_annotator.backends.llama_server import ServerSettings
 from llm_annotator.config import BackendConfig, LabelerConfig
 from llm_annotator.errors import BackendRejected
 from llm_annotator.labeler import Answered, Labeler, resolve_labeler
-from llm_annotator.questions import QuestionName
+from llm_annotator.question import QuestionName
 from llm_annotator.types import LabelStatus, Subject
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e, pytest.mark.timeout(240)]

@@ -8,6 +8,7 @@ from told_engine import CONFIG, Bench, FakeClock, ToldBackend, play, run_with, s
 from llm_annotator.backends.replay import NotInStore
 from llm_annotator.backends.scripted import ScriptedBackend, ScriptedOptions
 from llm_annotator.config import EngineConfig
+from llm_annotator.engine import CALM
 from llm_annotator.errors import (
     BackendAnswerInvalid,
     BackendOverloaded,
@@ -277,6 +278,26 @@ def test_a_fault_inside_stops_nothing_and_is_told() -> None:
             await settle()
             assert bench.outcomes() == {b"bad": (LabelStatus.FAILED, None), b"good": (LabelStatus.LABELLED, True)}
             assert "ZeroDivisionError: oops" in bench.engine.problem
+
+        await run_with(bench, act)
+
+    play(scene)
+
+
+def test_a_fault_of_our_own_is_over_when_it_does_not_come_again() -> None:
+    async def scene() -> None:
+        bench = Bench(ToldBackend(lambda caption, _: ZeroDivisionError("oops") if caption == b"bad" else "yes"))
+        good = [b"good %d" % i for i in range(2 * CALM)]
+
+        async def act() -> None:
+            bench.offer(*good[: CALM - 1], b"bad")
+            await bench.clock.advance(60)
+            assert bench.counts.failed == 1
+            assert len(bench.records) == CALM
+            assert "ZeroDivisionError: oops" in bench.engine.problem, "what was answered before says nothing"
+            bench.offer(*good[CALM - 1 :])
+            await settle()
+            assert bench.engine.problem == ""
 
         await run_with(bench, act)
 

@@ -43,6 +43,41 @@ def test_only_news_about_own_captions_is_passed_on() -> None:
     assert (ledger.pending, ledger.answered(LabelStatus.LABELLED)) == (0, 1)
 
 
+def test_of_two_answers_the_one_that_was_read_later_stands_in_whatever_order_they_come() -> None:
+    """What a slow offer found is read before a person overrules it, and comes after the poll that tells so."""
+    ledger = Ledger()
+    ledger.connected()
+    want(ledger, b"a", b"b")
+    overruled = update(b"a", helpful=False)
+    assert ledger.learn([overruled], 0.0, [7]) == [overruled]
+    assert ledger.learn([update(b"a"), update(b"b")], 1.0, [5, 6]) == [update(b"b")]
+    assert ledger.learn([update(b"a")], 2.0, [8]) == [update(b"a")]
+    want(ledger, b"a")
+    assert ledger.next_fresh() == []
+
+
+def test_an_old_answer_is_an_answer_and_that_of_another_store_is_none_of_the_old() -> None:
+    ledger = Ledger()
+    ledger.connected()
+    want(ledger, b"a")
+    ledger.learn([update(b"a", LabelStatus.FAILED)], 0.0, [7])
+    want(ledger, b"a", now_s=REOFFER_S)
+    assert ledger.learn([update(b"a")], REOFFER_S, [6]) == []
+    assert ledger.pending == 0, "nobody waits for ever"
+    ledger.connected()
+    assert ledger.learn([update(b"a")], REOFFER_S + 1, [2]) == [update(b"a")]
+    assert ledger.learn([update(b"a", helpful=False)], REOFFER_S + 2) == [], "of this service it is known how old"
+    assert ledger.answered(LabelStatus.LABELLED) == 1
+
+
+def test_a_service_that_tells_no_changes_is_believed() -> None:
+    ledger = Ledger()
+    ledger.connected()
+    want(ledger, b"a")
+    for helpful in (True, False, True):
+        assert ledger.learn([update(b"a", helpful=helpful)], 0.0) == [update(b"a", helpful=helpful)]
+
+
 def test_what_has_a_label_is_not_offered_again_and_what_failed_is_after_a_while() -> None:
     ledger = Ledger()
     want(ledger, b"good", b"bad")

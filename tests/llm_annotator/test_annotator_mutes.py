@@ -1,12 +1,18 @@
 """What a person says of captions on its way to runs: to those that ask about captions, and those that compare."""
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from llm_annotator import wire
+from llm_annotator.annotator import Annotator
+from llm_annotator.app import build_app
+from llm_annotator.backends.scripted import ScriptedBackend, ScriptedOptions
 from llm_annotator.client import AnnotatorClient
 from llm_annotator.config import AnnotatorConfig, BackendConfig, LabelerConfig
 from llm_annotator.labeler import LabelerSpec, resolve_labeler
@@ -42,6 +48,51 @@ def test_of_a_labeler_that_compares_every_run_hears_what_people_say() -> None:
     unasked = Comparison(first=COIN, second=WIND, status=LabelStatus.LABELLED, first_better=True, p_first=None)
     assert ledger.learn([unasked, mute(WIND)], 0.0) == [mute(WIND)]
     assert Ledger(QUESTIONS["label"]).learn([mute(WIND)], 0.0) == [], "that is an answer, to those who asked"
+
+
+def test_all_that_people_said_stands_however_much_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wire, "MAX_UPDATES", 5)
+    question = QUESTIONS["preference"]
+    with Store(tmp_path / "s.sqlite") as store:
+        store.add_labeler("compares", {}, "m")
+        assert question.standing(store, "compares") == []
+        said = [b"caption %d" % number for number in range(12)]
+        for caption in said:
+            store.override(caption, "compares", helpful=False, muted=True)
+        assert [stored.caption for stored in question.standing(store, "compares")] == said
+
+
+def test_beside_each_label_stands_which_change_made_it(tmp_path: Path) -> None:
+    """By that a client knows the older of two answers, in whatever order they come."""
+    store = Store(tmp_path / "s.sqlite")
+    annotator = Annotator(store, AnnotatorConfig(), lambda _: ScriptedBackend(ScriptedOptions()))
+    headers = {"content-type": wire.CONTENT_TYPE}
+
+    async def scene() -> None:
+        transport = httpx.ASGITransport(build_app(annotator))
+        async with annotator.running(), httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:1") as http:
+
+            async def post(path: str, **body: Any) -> dict[str, Any]:
+                answer = await http.post(path, content=wire.pack(body), headers=headers)
+                assert answer.status_code == 200
+                return wire.unpack(answer.content)
+
+            while annotator.problem:
+                await asyncio.sleep(0.005)
+            spec = resolve_labeler(LabelerConfig(goal="Find coins."))
+            run = {"protocol": wire.PROTOCOL, "run_id": "r", "name": "r", "config": {}, "labeler": spec.to_wire()}
+            labeler_id = (await post("/v1/runs", **run))["labeler_id"]
+            asked = {"run_id": "r", "labeler_id": labeler_id}
+            await post("/v1/captions", **asked, captions=[COIN])
+            first = await post("/v1/labels", **asked, after=0, wait_s=5.0)
+            with Store(store.path) as another:
+                another.override(COIN, labeler_id, helpful=False)
+            second = await post("/v1/labels", **asked, after=first["cursor"], wait_s=5.0)
+            known = await post("/v1/captions", **asked, captions=[COIN])
+            assert (known["known"], known["changes"]) == (second["updates"], second["changes"])
+            assert first["changes"][0] < second["changes"][0] == second["cursor"]
+
+    asyncio.run(scene())
 
 
 @pytest.fixture

@@ -177,10 +177,31 @@ def test_pause_that_the_server_asks_for_is_passed_on(
     assert caught.value.retry_after_s == seconds
 
 
+@pytest.mark.parametrize(
+    ("mode", "may_cost"),
+    [
+        ("busy", False),
+        ("loading", False),
+        ("bad_key", False),
+        ("no_model", False),
+        ("bad_request", False),
+        ("no_gateway", False),
+        ("crash", True),
+        ("garbage", True),
+    ],
+)
+def test_what_the_server_did_not_take_up_costs_nothing(server: FakeOpenAIServer, mode: str, may_cost: bool) -> None:
+    server.mode = mode
+    with pytest.raises(BackendError) as caught:
+        ask(config(server))
+    assert caught.value.may_cost is may_cost
+
+
 def test_slow_server_is_given_up(server: FakeOpenAIServer) -> None:
     server.mode = "slow"
-    with pytest.raises(BackendOverloaded, match=r"within 0.1 s.*timeout_s"):
+    with pytest.raises(BackendOverloaded, match=r"within 0.1 s.*timeout_s") as caught:
         ask(config(server, timeout_s=0.1))
+    assert caught.value.may_cost, "it may be at work on it"
 
 
 def test_nobody_at_the_address(server: FakeOpenAIServer) -> None:
@@ -190,6 +211,7 @@ def test_nobody_at_the_address(server: FakeOpenAIServer) -> None:
         with pytest.raises(BackendUnreachable, match="nothing answers at http://127.0.0.1") as caught:
             ask(config(server, base_url=url))
     assert SECRET not in str(caught.value)
+    assert not caught.value.may_cost
 
 
 def test_server_that_hangs_up_is_unreachable(server: FakeOpenAIServer) -> None:
@@ -212,8 +234,9 @@ def test_server_that_hangs_up_is_unreachable(server: FakeOpenAIServer) -> None:
                 finally:
                     await hanging_up
 
-        with pytest.raises(BackendUnreachable):
+        with pytest.raises(BackendUnreachable) as caught:
             asyncio.run(go())
+        assert caught.value.may_cost
 
 
 def test_key_with_impossible_characters_is_refused_unseen(

@@ -14,9 +14,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from llm_annotator.annotator import Annotator
+from llm_annotator.app import build_app
 from llm_annotator.backends.scripted import ScriptedBackend, ScriptedOptions
 from llm_annotator.client import AnnotatorClient
 from llm_annotator.config import AnnotatorConfig, BackendConfig, EngineConfig, LabelerConfig
@@ -95,6 +98,36 @@ def test_each_part_is_asked_once_and_captions_follow(tmp_path: Path) -> None:
             assert (status.requests, status.saved_by_parts) == (4, 5 - 4)
             whole, part = talk.labels[captions[0]], talk.labels[b"You open it."]
             assert (whole.p_helpful, whole.source) == (part.p_helpful, "llm")
+
+    play(scene)
+
+
+def test_no_counter_of_prometheus_ever_falls(tmp_path: Path) -> None:
+    """What parts save does: taking a caption apart costs at first."""
+
+    async def figures(http: httpx.AsyncClient) -> dict[tuple[str, str], float]:
+        families = text_string_to_metric_families((await http.get("/metrics")).text)
+        samples = [sample for family in families for sample in family.samples]
+        return {(sample.name, str(sample.labels)): sample.value for sample in samples}
+
+    async def scene() -> None:
+        talk = Talk(tmp_path / "s.sqlite", Counting())
+        transport = httpx.ASGITransport(build_app(talk.annotator))
+        async with (
+            talk.annotator.running(),
+            httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:1") as http,
+        ):
+            await talk.begin()
+            saved, before = [], await figures(http)
+            for caption in (b"It bites!  You open it.", b"You open it.  It bites!", b"A bell.  A cat.  A door."):
+                await talk.answers(caption)
+                now = await figures(http)
+                fallen = [name for name in before if name[0].endswith("_total") and now[name] < before[name]]
+                assert fallen == []
+                saved += [value for (name, _), value in now.items() if name == "oni_annotator_saved_by_parts"]
+                assert saved[-1] == talk.annotator.status(talk.labeler_id).saved_by_parts
+                before = now
+            assert saved == [-1, 0, -2]
 
     play(scene)
 

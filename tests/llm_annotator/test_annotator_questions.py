@@ -15,7 +15,8 @@ from llm_annotator.errors import BackendUnreachable, ConfigError
 from llm_annotator.labeler import Labeler, LabelerSpec, PairExample, resolve_labeler
 from llm_annotator.ledger import REOFFER_S, Ledger
 from llm_annotator.promptfiles import load_goal, names
-from llm_annotator.questions import QUESTIONS, QuestionName
+from llm_annotator.question import QuestionName
+from llm_annotator.questions import QUESTIONS
 from llm_annotator.types import Comparison, Completion, LabelStatus, LabelUpdate, Message, News, Subject
 
 SUBJECTS: dict[QuestionName, list[Any]] = {

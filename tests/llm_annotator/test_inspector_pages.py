@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import inspected_store
 import pytest
-from inspected_store import ANSI, DOOR, HOSTILE, KEY, LATIN, LINES, LONG, QUOTES, RTL, SCRIPT, UNASKED, caption_id
+from inspected_store import ANSI, DOOR, HOSTILE, KEY, LINES, LONG, QUOTES, RTL, SCRIPT, UNASKED, caption_id
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -289,6 +289,11 @@ def test_labelers_and_how_far_they_agree(get: Get) -> None:
     assert get("/inspect/labelers?a=zzz").status_code == 404
 
 
+@pytest.mark.parametrize("digits", [25, 300, 5000])
+def test_an_id_of_any_length_is_that_of_no_caption(get: Get, digits: int) -> None:
+    assert get(f"/inspect/caption/{'9' * digits}").status_code == 404
+
+
 def test_pairs(get: Get) -> None:
     text = " ".join(" ".join(check(get("/inspect/pairs").text).text).split())
     assert "You take the yellow key. ◀ one You open the door. 0.75, 0.62" in text
@@ -304,6 +309,19 @@ def test_an_empty_store_says_what_to_do(tmp_path: Path) -> None:
     assert "No caption has come up yet" in get("/inspect/captions").text
     assert "No run has asked anything yet" in get("/inspect/labelers").text
     assert "No run has used this store yet" in get("/inspect/runs").text
+
+
+def test_the_earners_are_those_that_earned(store: Path, tmp_path: Path) -> None:
+    rows = check(client(store)("/inspect/").text.partition('id="earners"')[2].partition("</section>")[0])
+    shown = [text for text in rows.text if text in (KEY.decode(), DOOR.decode(), UNASKED.decode())]
+    assert shown == [KEY.decode(), DOOR.decode()]
+    path = tmp_path / "poor.sqlite"
+    with Store(path) as poor:
+        poor.add_labeler("judge-1", {"goal": "g"}, "model")
+        poor.add_run("run-a", "poor", {}, labeler_id="judge-1", goal="g")
+        poor.add_occurrences("run-a", [inspected_store.occurrence(KEY, 10, 0.0)])
+    html = client(path)("/inspect/").text
+    assert "Nothing has been earned yet. Captions are paid once they are labelled helpful." in html
 
 
 def test_a_store_that_goes_away_is_said(tmp_path: Path) -> None:
@@ -367,7 +385,7 @@ def test_without_the_token_there_is_the_login_page_alone(store: Path) -> None:
     assert get("/inspect/logout", "POST").status_code == 401
     html = get("/inspect/login").text
     assert "This annotator asks for its token" in html
-    assert str(store) in html
+    assert str(store) not in html
     assert "yellow key" not in html
 
 
@@ -502,6 +520,17 @@ def test_forms_for_mending_are_there_where_something_answers_them(store: Path) -
     assert get(f"/inspect/caption/{quotes}/override", "POST", data={"helpful": "no", "token": "x"}).status_code == 303
     assert seen == [(f"/inspect/caption/{quotes}/override", {"helpful": "no", "token": "x"})]
     assert "form-token" not in client(store)(f"/inspect/caption/{quotes}").text
+    assert 'href="/inspect/export/annotations.jsonl?run=run-a"' in get("/inspect/captions?run=run-a").text
+    assert "/export/" not in client(store)("/inspect/captions").text
+
+
+def test_what_was_done_is_said_in_words_of_ours(store: Path) -> None:
+    get = client(store)
+    for path in ("caption/1", "captions"):
+        assert "Taken back. What counted before counts again." in get(f"/inspect/{path}?done=undo").text
+        html = get(f"/inspect/{path}?done=%3Cb%3Ewords").text
+        assert 'class="done"' not in html
+        assert "words" not in html.split("<main")[1]
 
 
 # One page that holds everything.
@@ -529,8 +558,8 @@ def test_the_exported_page_has_as_many_captions_as_wanted(store: Path) -> None:
     html = export_page(store, run_dir=None, limit=2, parameters={"labeler": "judge-2"})
     assert html.count('<article class="one"') == 2
     assert "other" in html
-    assert LATIN.decode("latin-1")[:4] in html  # in the table of what earned most, without a link
-    assert f"#c{caption_id(store, LATIN)}" not in html
+    assert "&lt;script&gt;alert(&#39;caption&#39;)" in html  # in the table of what earned most, without a link
+    assert f"#c{caption_id(store, SCRIPT)}" not in html
 
 
 def test_what_cannot_be_read_is_not_served(tmp_path: Path) -> None:

@@ -133,6 +133,20 @@ def test_frequent_captions_alone(cli: Cli, run_dir: Path) -> None:
     assert found["captions"] == 4
 
 
+def test_a_budget_that_ends_is_said_and_what_was_answered_is_shown(cli: Cli, run_dir: Path) -> None:
+    arguments = ("relabel", run_dir, "--goal", "Find boxes and keys.", "--json", "--annotator.engine.max-requests")
+    with Store(run_dir / "annotations.sqlite") as store:
+        spent = store.spent().requests
+    status, out, err = cli(*arguments, spent + 2)
+    assert status == 1
+    assert (json.loads(out)["questions"], json.loads(out)["compared"]) == (2, 2)
+    said = f"stopped, for the budget of {spent + 2} requests (engine.max_requests) is used up: raise it to go on"
+    assert said in err
+    status, out, err = cli(*arguments, spent + 6)
+    assert (status, json.loads(out)["questions"]) == (0, 4)
+    assert "used up" not in err
+
+
 def test_captions_without_a_label_are_counted_and_asked_again(cli: Cli, run_dir: Path) -> None:
     status, found = relabel(cli, run_dir, "--annotator.backend.options.garble_rate", "1.0")
     assert status == 1

@@ -3,12 +3,19 @@
 A recompilation of Craftax takes the time of a million steps, and nothing else would show it.
 """
 
+import dataclasses
 import importlib.util
 
+import jax
+import jax.numpy as jnp
 import pytest
 from probing import TINY
+from probing import config as probe_config
 from test_probes import judge
 
+from envs.errors import EnvContractError
+from envs.probes import ProbeEnv
+from envs.testing import check_env
 from oni.compilations import ROLLOUT, UPDATE, Compilations
 from oni.config import EnvConfig, PPOConfig, RewardConfig, TrainConfig
 from oni.trainer import Trainer
@@ -49,6 +56,49 @@ def test_rollout_and_update_are_compiled_once(env_id):
         assert heard.count(ROLLOUT) == 1
         assert heard.count(UPDATE) == 1
         assert heard.count("mix") == 1
+
+
+class Weak(ProbeEnv):
+    """A game whose first state is a Python number, as those of some libraries are: after a step it has another type."""
+
+    def reset(self, key):
+        state, timestep = super().reset(key)
+        return state._replace(step=jnp.asarray(0)), timestep
+
+    def step(self, key, state, action):
+        state, timestep = super().step(key, state, action)
+        return state._replace(step=state.step.astype(jnp.int32)), timestep
+
+
+def weak():
+    return Weak("policy")
+
+
+@pytest.mark.slow
+def test_a_game_that_makes_the_rollout_compile_twice_is_found_out():
+    """`check_env` refuses such a game; this shows that the tests above would fail with it."""
+    with pytest.raises(EnvContractError, match="weak"):
+        check_env(weak())
+    plain = probe_config("policy")
+    with Compilations() as heard, Trainer(dataclasses.replace(plain, env=EnvConfig("test_compiles_once:weak"))) as run:
+        for _ in range(3):
+            run.update()
+        assert heard.count(ROLLOUT) == 2
+        assert heard.count(UPDATE) == 1
+
+
+@pytest.mark.slow
+def test_a_learner_that_changes_its_types_is_found_out():
+    with Compilations() as heard, Trainer(probe_config("policy")) as run:
+        run.update()
+        run.update()
+        assert heard.count(UPDATE) == 1
+        learner = run.state.learner
+        weaker = jax.tree.map(lambda leaf: jnp.asarray(1) if leaf.shape == () else leaf, learner.opt_state)
+        run.state = run.state._replace(learner=learner._replace(opt_state=weaker))
+        run.update()
+        assert heard.count(UPDATE) == 2
+        assert heard.count(ROLLOUT) == 1
 
 
 @pytest.mark.slow

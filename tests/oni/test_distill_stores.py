@@ -1,5 +1,7 @@
 """What `oni distill` reads out of a store, and what it says of stores and settings that it cannot use."""
 
+import io
+import json
 import math
 import re
 import shutil
@@ -10,6 +12,8 @@ import numpy as np
 import pytest
 
 from llm_annotator.config import LabelerConfig
+from llm_annotator.importing import add_labeler
+from llm_annotator.importing import read_labels as import_labels
 from llm_annotator.labeler import resolve_labeler
 from llm_annotator.store import AnnotationRecord, Store, StoreReader
 from llm_annotator.store.records import OrderedAnswer
@@ -18,7 +22,7 @@ from oni.cli.distill import _parser
 from oni.cli.main import main
 from oni.config import RewardLearnerConfig
 from oni.distillation import DistillConfig, moments
-from oni.stored import choose_labeler, joined_target, read_labels
+from oni.stored import choose_labeler, joined_target, read_labels, read_preferences
 from tests.answered_store import answer_into
 from tests.compared_store import CAPTIONS, HELPFUL, KILLS, SILENT, UNHELPFUL, compare_into
 
@@ -219,3 +223,39 @@ def test_no_store(cli, tmp_path):
     status, _, err = cli(tmp_path / "nowhere", "--out", tmp_path / "reward.oni")
     assert status == 1
     assert "nowhere" in err
+
+
+def test_what_a_person_muted_teaches_nothing(store, tmp_path):
+    path = tmp_path / "muted.sqlite"
+    shutil.copy(store, path)
+    with StoreReader(path) as reader:
+        labeler = reader.labelers()[0].labeler_id
+    with Store(path) as writer:
+        writer.override(HELPFUL[0], labeler, helpful=False, muted=True)
+        writer.override(UNHELPFUL[0], labeler, helpful=False)
+    with StoreReader(path) as reader:
+        found = read_labels(reader, labeler, soft=False)
+    assert HELPFUL[0] not in found.texts
+    assert found.counts == {"captions": 95, "helpful": 47, "unhelpful": 48, "by_hand": 1}
+
+
+def test_pairs_with_a_muted_caption_teach_nothing(tmp_path):
+    path = tmp_path / "pairs.sqlite"
+    pairs = [(a, b) for a, b in zip(HELPFUL[:3], UNHELPFUL[:3], strict=True)]
+    labeler = compare_into(path, [*pairs, *((b, a) for a, b in pairs)])
+    with Store(path) as writer:
+        writer.override(UNHELPFUL[1], labeler, helpful=False, muted=True)
+    with StoreReader(path) as reader:
+        found = read_preferences(reader, labeler, soft=False)
+    assert sorted(found.texts) == sorted([HELPFUL[0], UNHELPFUL[0], HELPFUL[2], UNHELPFUL[2]])
+
+
+def test_labels_that_were_imported_can_be_learned_from(store, tmp_path):
+    path = tmp_path / "imported.sqlite"
+    shutil.copy(store, path)
+    lines = [json.dumps({"caption": text.decode(), "helpful": text in HELPFUL[:5]}) for text in CAPTIONS[:20]]
+    labels = import_labels(io.BytesIO("\n".join(lines).encode()), "jsonl")
+    add_labeler(path, labels, "kim", goal="Win.", note="")
+    with StoreReader(path) as reader:
+        chosen = choose_labeler(reader, "label", "imported:kim")
+        assert read_labels(reader, chosen.labeler_id, soft=True).counts["captions"] == 20

@@ -3,144 +3,24 @@
 What a person comes for, from click to effect: is the reward sane, what was said about X, why. Mending has its own file.
 """
 
-import fcntl
 import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
-import inspected_store
 import pytest
+from browsing import Opener, Served, first_words
 from inspected_store import ANSI, HOSTILE, KEY, QUOTES, SCRIPT, STYLE, caption_id
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
+from playwright.sync_api import Browser, expect
 
 pytestmark = [pytest.mark.slow, pytest.mark.e2e]
 
-ROOT = Path(__file__).parents[2]
-
-SETTINGS = (
-    *("--config", ROOT / "configs" / "quickstart.yaml", "--total-env-steps", 30_000, "--env.num-envs", 32),
-    *("--annotator.backend.kind", "scripted", "--annotator.backend.options", "helpful_pattern", "key|open|unlock|pick"),
-    *("--annotator.deterministic", "--log.every-updates", 1, "--seed", 3),
-)
-
 CONTRAST = 4.5
 """Least contrast of text and ground, of WCAG 2.2, level AA."""
-
-
-def chromium() -> str:
-    """Returns where Chromium is. Without one these tests cannot run, which CI must not hide."""
-    for name in ("chromium", "chromium-browser", "google-chrome"):
-        if path := shutil.which(name):
-            return path
-    reason = "no Chromium: `apt-get install chromium` (Debian, Ubuntu) makes these tests run"
-    if os.environ.get("CI"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
-@pytest.fixture(scope="session")
-def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns the directory of a run of some thousand steps, made once for all processes of the tests."""
-    root = tmp_path_factory.getbasetemp()
-    shared = (root.parent if "PYTEST_XDIST_WORKER" in os.environ else root) / "inspected"
-    shared.mkdir(exist_ok=True)
-    with (shared / "lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (shared / "done").exists():
-            command = [sys.executable, "-m", "oni.cli.main", "train", "--run-dir", shared / "run", *SETTINGS]
-            subprocess.run([*map(str, command)], check=True, timeout=280, capture_output=True)
-            (shared / "done").touch()
-    return shared / "run"
-
-
-class Served:
-    """A run that `oni inspect` shows, in a process of its own."""
-
-    def __init__(self, run: Path) -> None:
-        self.run = run
-        self.store = run / "annotations.sqlite"
-        command = [sys.executable, "-m", "oni.cli.main", "inspect", str(run)]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
-        assert self.process.stdout is not None
-        self.url = self.process.stdout.readline().strip()
-
-    def caption(self, text: bytes) -> str:
-        return f"{self.url}caption/{caption_id(self.store, text)}"
-
-
-@pytest.fixture(scope="module")
-def served(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    run = tmp_path_factory.mktemp("served") / "run"
-    shutil.copytree(trained, run)
-    inspected_store.fill(run / "annotations.sqlite")
-    inspected_store.add_comparisons(run / "annotations.sqlite")
-    found = Served(run)
-    yield found
-    found.process.kill()
-    found.process.communicate()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
-    path = chromium()
-    with sync_playwright() as playwright:
-        found = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield found
-        found.close()
-
-
-class Watch:
-    """Notes what no page may do."""
-
-    def __init__(self, context: BrowserContext) -> None:
-        self.faults: list[str] = []
-        context.on("request", lambda request: self._request(request.url))
-        context.on("dialog", lambda dialog: (self.faults.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        context.on("weberror", lambda error: self.faults.append(f"error {error.error}"))
-        context.on("console", self._console)
-
-    def _request(self, url: str) -> None:
-        parts = urlparse(url)
-        if parts.scheme not in ("data", "file") and parts.hostname != "127.0.0.1":
-            self.faults.append(f"request {url}")
-
-    def _console(self, message: ConsoleMessage) -> None:
-        if message.type in ("error", "warning"):
-            self.faults.append(f"console {message.text}")
-
-
-Opener = Callable[..., Page]
-
-
-@pytest.fixture
-def open_page(browser: Browser) -> Iterator[Opener]:
-    """Returns a function that opens a page in a context of its own; at the end nothing may have gone wrong in any."""
-    opened: list[tuple[BrowserContext, Watch]] = []
-
-    def open_page(url: str, **options: Any) -> Page:
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 900}, **options})
-        context.set_default_timeout(15_000)
-        opened.append((context, Watch(context)))
-        page = context.new_page()
-        page.goto(url)
-        return page
-
-    yield open_page
-    for context, _ in opened:
-        context.close()
-    assert [fault for _, watch in opened for fault in watch.faults] == []
-
-
-def first_words(page: Page) -> str:
-    return page.locator("h1").inner_text()
 
 
 def test_is_the_reward_sane(served: Served, open_page: Opener) -> None:
@@ -181,6 +61,24 @@ def test_what_did_it_say_about_x(served: Served, open_page: Opener) -> None:
     expect(page.locator("#list thead th[aria-sort]")).to_have_attribute("aria-sort", "ascending")
 
 
+def test_who_disagrees_with_the_llm(served: Served, open_page: Opener) -> None:
+    page = open_page(f"{served.url}captions?run=run-a&labeler=judge-1")
+    differs = page.get_by_label("Label differs from")
+    differs.select_option(label="the reward model")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#list tbody tr")).to_have_count(2)
+    paid = page.locator("#list tbody tr", has_text=SCRIPT.decode())
+    expect(paid.locator("[data-name=Label]")).to_have_text("○ unhelpful")
+    expect(paid.locator("[data-name='Model score']")).to_have_text("0.700")
+    differs.select_option("judge-2")
+    page.get_by_role("button", name="Show").click()
+    expect(page.locator("#list tbody th")).to_have_text([KEY.decode()])
+    expect(page.locator("#list tbody [data-name=Label]")).to_contain_text("other: unhelpful")
+    page.get_by_role("link", name=KEY.decode()).click()
+    expect(page.locator("article.labeler h3")).to_contain_text(["helpful", "unhelpful"])
+    expect(page.locator("#scores svg.chart")).to_have_attribute("aria-label", re.compile("Newest: .*0.900"))
+
+
 def test_why(served: Served, open_page: Opener) -> None:
     page = open_page(f"{served.url}captions?q=key&label=helpful")
     page.locator("#list tbody a").first.click()
@@ -188,6 +86,11 @@ def test_why(served: Served, open_page: Opener) -> None:
     expect(opened.locator("pre.prompt")).to_contain_text(first_words(page))
     expect(opened.locator("pre.answer")).to_contain_text("yes")
     expect(opened.locator(".probabilities tr").first).to_contain_text("0.9500")
+    said = [" ".join(fact.split()) for fact in opened.locator(".facts > div").all_inner_texts()]
+    facts = {fact.partition(" ")[0]: fact for fact in said}
+    assert re.fullmatch(r"Model scripted\S* \(scripted, log-probabilities\)", facts["Model"])
+    assert re.fullmatch(r"Tokens [\d,]+ in, 1 out", facts["Tokens"])
+    assert re.fullmatch(r"Latency \d+ ms", facts["Latency"])
     opened.locator("summary").click()
     expect(page.locator("pre.prompt").first).to_be_hidden()
 
@@ -415,8 +318,7 @@ def test_a_page_reads_itself_anew_while_the_run_goes_on(trained: Path, tmp_path:
         page.get_by_role("button", name="Go on refreshing").click()
         expect(page.locator("figure", has_text="Steps a second")).to_contain_text("1M")
     finally:
-        served.process.kill()
-        served.process.communicate()
+        served.close()
 
 
 def test_a_server_that_has_ended_is_said(trained: Path, tmp_path: Path, browser: Browser) -> None:
@@ -427,10 +329,9 @@ def test_a_server_that_has_ended_is_said(trained: Path, tmp_path: Path, browser:
     context = browser.new_context()
     page = context.new_page()
     page.goto(served.url)
-    served.process.kill()
-    served.process.communicate()
+    served.close()
     page.evaluate("refresh()")
-    expect(page.locator("#fresh")).to_contain_text("has oni inspect been ended?")
+    expect(page.locator("#fresh")).to_contain_text("has oni inspect been ended")
     expect(page.locator("#earners tbody tr").first).to_be_visible()
     context.close()
 

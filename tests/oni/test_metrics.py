@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 from oni.metrics import EpisodeTotals, EpisodeWindow, MetricsWriter, truncate_after
@@ -13,7 +14,7 @@ def totals(episodes, success):
 
 
 def test_nothing_is_said_before_a_slow_episode_could_end():
-    window = EpisodeWindow(num_steps=10, max_episode_steps=25)
+    window = EpisodeWindow(num_steps=10, max_episode_steps=25, num_envs=4)
     window.add(totals(1, 1))
     window.add(totals(1, 1))
     assert window.means() == {}
@@ -21,15 +22,43 @@ def test_nothing_is_said_before_a_slow_episode_could_end():
     assert window.means() == {"success": 0.5, "return/extrinsic": 1.0, "episode/length": 10.0}
 
 
+def test_many_short_episodes_are_enough_before_the_step_limit():
+    window = EpisodeWindow(num_steps=10, max_episode_steps=1_000, num_envs=4)
+    window.add(totals(9, 9))
+    window.add(totals(26, 0))
+    assert window.means() == {}, "one of 36 is missing"
+    window.add(totals(1, 0))
+    assert window.means()["success"] == 9 / 36
+
+
+def test_an_early_report_is_near_the_truth():
+    """Lengths as those of a game that may end at any step: at the first report they are a tenth too short at most."""
+    games, num_steps, mean_length = 64, 64, 200
+    rng = np.random.default_rng(0)
+    window = EpisodeWindow(num_steps=num_steps, max_episode_steps=10_000, num_envs=games)
+    age, rollouts = np.zeros(games, int), 0
+    while not window.means():
+        episodes = steps = 0
+        for _ in range(num_steps):
+            age += 1
+            ended = rng.random(games) < 1 / mean_length
+            episodes, steps = episodes + int(ended.sum()), steps + int(age[ended].sum())
+            age[ended] = 0
+        window.add(EpisodeTotals(episodes=episodes, success=0, extrinsic_return=0.0, length=steps))
+        rollouts += 1
+    assert rollouts * num_steps < 2_500, "the step limit is 10,000"
+    assert 0.85 * mean_length < window.means()["episode/length"] < 1.05 * mean_length
+
+
 def test_the_window_forgets_after_two_step_limits():
-    window = EpisodeWindow(num_steps=10, max_episode_steps=20)
+    window = EpisodeWindow(num_steps=10, max_episode_steps=20, num_envs=4)
     for success in (1, 0, 0, 0, 0):
         window.add(totals(1, success))
     assert window.means()["success"] == 0.0
 
 
 def test_the_window_makes_a_round_trip():
-    window, other = (EpisodeWindow(num_steps=10, max_episode_steps=20) for _ in range(2))
+    window, other = (EpisodeWindow(num_steps=10, max_episode_steps=20, num_envs=4) for _ in range(2))
     window.add(totals(3, 1))
     window.add(totals(4, 1))
     other.load(json.loads(json.dumps(window.state())))
@@ -37,7 +66,7 @@ def test_the_window_makes_a_round_trip():
 
 
 def test_no_episodes_no_means():
-    window = EpisodeWindow(num_steps=10, max_episode_steps=5)
+    window = EpisodeWindow(num_steps=10, max_episode_steps=5, num_envs=4)
     window.add(totals(0, 0))
     assert window.means() == {}
 

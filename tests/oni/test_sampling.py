@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 
 from envs.spec import EnvSpec, ObsSpec
+from llm_annotator.client import AnnotatorClient
+from llm_annotator.config import LabelerConfig
+from llm_annotator.labeler import resolve_labeler
 from llm_annotator.moments import NO_ACTION, unpack_moment
 from llm_annotator.pictures import picture_text
 from oni.actors.scenes import Scenes
@@ -19,9 +22,9 @@ from oni.config import SamplingConfig
 from oni.devices import Devices
 from oni.sampling.reservoir import Reservoir
 from oni.sampling.sampler import BURST_S, MAX_JOBS, Look, Sampler
-from oni.sampling.scores import MAX_AT_ONCE, ScoreLog
+from oni.sampling.scores import MAX_AT_ONCE, MAX_AT_THE_END, ScoreLog
 from oni.sampling.windows import PICKS, Span, make_gather, span_of
-from oni.types import Rollout
+from oni.types import Endings, Rollout
 
 T, B = 12, 5
 ONE = Devices(jax.devices()[:1])
@@ -313,6 +316,28 @@ def test_moments_stop_at_the_borders_of_episode_and_rollout(sampled):
     assert moments[b"\xff three"].centre == 0, "it was said by the first step of an episode"
 
 
+def test_the_last_end_of_an_episode_is_shown_where_it_was_kept(sampled):
+    sampler = sampled(before=1, after=2)
+    ended = np.array([0, 1, 0, 1, 0])
+    endings = Endings(
+        step=jnp.asarray([-1, 7, -1, 3, -1], jnp.int32),
+        obs={"a": jnp.asarray(ended[:, None] * 999.0, jnp.float32), "b": jnp.zeros((B, 1, 1), jnp.int32)},
+    )
+    rollout = make_rollout(ended=[(5, 1), (7, 1), (3, 3)])._replace(endings=endings)
+    sampler.look(look(rollout, {(7, 1): 1, (5, 1): 2, (5, 3): 3}))
+    moments = {moment.caption: unpack_moment(moment.frames) for moment in sampler.finish(10.0)}
+
+    def texts(caption):
+        moment = moments[caption]
+        return [picture_text(moment.picture(frame)) for frame in moment.frames]
+
+    assert texts(b"one") == ["106", "107", "999"]
+    last = moments[b"one"].frames[-1]
+    assert (last.action, last.env_step, last.caption) == (NO_ACTION, 1000 + 8 * B, b"")
+    assert texts(b"two") == ["104", "105"], "of an earlier end nothing is kept"
+    assert texts(b"\xff three") == ["304", "305", "306", "307"], "the end of the episode before is none of its business"
+
+
 def test_equal_pictures_are_kept_once(sampled):
     sampler = sampled(before=3, after=2)
     rollout = make_rollout()
@@ -494,6 +519,23 @@ def test_of_many_changes_the_largest_come_first_and_none_is_lost():
     assert [len(part) for part in told] == [MAX_AT_ONCE, MAX_AT_ONCE, 9, 0]
     assert min(score for _, score in told[0]) > max(score for _, score in told[1])
     assert len(dict(itertools.chain(*told))) == number - 1
+
+
+def test_the_last_report_of_a_long_run_is_bounded_and_nothing_of_it_is_lost():
+    number = 100_000
+    texts = [b"%d" % i for i in range(number)]
+    scores = np.random.default_rng(0).permutation(number).astype(np.float32)
+    log = ScoreLog(60.0)
+    log._told = scores.copy()
+    log._told[: number // 2] = np.nan  # never told
+    log._told[-10:] += 1.0
+    told = log.due(texts, scores, last=True)
+    best = sorted(range(1, number // 2), key=lambda i: -scores[i])[:MAX_AT_THE_END]
+    assert [text for text, _ in told] == [b"%d" % i for i in best]
+    with AnnotatorClient("http://127.0.0.1:9", "r", "n", {}, resolve_labeler(LabelerConfig())) as client:
+        client.record_scores(5, told)
+        client.drain(0.0)
+        assert client.health.records_dropped == 0
 
 
 def test_scores_of_captions_that_are_new_are_told_too():

@@ -95,6 +95,60 @@ class Kept:
         sampler.look = keep
 
 
+def recount(looks, texts):
+    """Counts by hand what each caption did: steps, episodes, reward, first and last step (ends of their rollouts)."""
+    totals, running = {}, [set() for _ in range(4)]
+    for start in sorted(looks):
+        rollout, intrinsic, ids = looks[start]
+        for step, row in np.ndindex(ids.shape):
+            if rollout.reset[step, row]:
+                running[row].clear()
+            caption = texts[ids[step, row]]
+            if caption:
+                steps, episodes, reward, first, _ = totals.get(caption, (0, 0, 0.0, start + ids.size, 0))
+                is_new = caption not in running[row]
+                reward += float(intrinsic[step, row])
+                totals[caption] = (steps + 1, episodes + is_new, reward, first, start + ids.size)
+                running[row].add(caption)
+    return totals
+
+
+def check_totals(rows, expected):
+    assert {row.text for row in rows} == set(expected)
+    for row in rows:
+        steps, episodes, reward, first, last = expected[row.text]
+        assert (row.count, row.episode_count, row.first_step, row.last_step) == (steps, episodes, first, last)
+        assert row.reward_sum == pytest.approx(reward, rel=1e-5)
+
+
+def check_moment(moment, start, look, texts, kind):
+    """Compares a moment with the rollout that began at `start`; returns its pictures as text."""
+    rollout, intrinsic, ids = look
+    pictures, places = set(), []
+    for frame in moment.frames:
+        step, rest = divmod(frame.env_step - start, 4)
+        assert rest == 0
+        picture = moment.picture(frame)
+        assert picture["kind"] == kind
+        pictures.add(picture_text(picture))
+        if frame.action == NO_ACTION:
+            assert frame is moment.frames[-1]
+            continue
+        place = step, moment.row
+        places.append(place)
+        assert frame.action == rollout.action[place]
+        assert (frame.extrinsic, frame.intrinsic) == (rollout.reward[place], intrinsic[place])
+        assert (frame.terminated, frame.truncated) == (rollout.terminated[place], rollout.truncated[place])
+        assert frame.caption == texts[ids[place]]
+    assert not any(rollout.reset[place] for place in places[1:]), "of one episode"
+    ended = (rollout.terminated | rollout.truncated) & ~rollout.lost
+    last_step, row = places[-1]
+    is_host = rollout.endings != () or kind == "tty"
+    if is_host and ended[last_step, row] and not ended[last_step + 1 :, row].any():
+        assert moment.frames[-1].action == NO_ACTION, "how the episode looked at its end is shown"
+    return pictures
+
+
 @pytest.mark.parametrize(("env_id", "options", "kind"), FAMILIES)
 def test_a_run_keeps_moments_that_are_what_was_played(env_id, options, kind, tmp_path):
     settings = settings_of(env_id, options)
@@ -110,6 +164,7 @@ def test_a_run_keeps_moments_that_are_what_was_played(env_id, options, kind, tmp
                 session.tend(trainer.captions, progress.seen)
                 recording.after_update()
                 time.sleep(0.12)  # rollouts are looked at ten times a second at most
+            session.tend(trainer.captions, trainer.flush().seen)
             recording.finish()
             assert recording.counts[1] == 0
             texts, names = trainer.captions.texts, trainer.spec.action_names
@@ -124,30 +179,15 @@ def test_a_run_keeps_moments_that_are_what_was_played(env_id, options, kind, tmp
         assert (moment.env, moment.frames[moment.centre].caption) == (env_id, row.text)
         assert moment.frames[moment.centre].env_step == stored.env_step
         start = max(step for step in kept.looks if step <= stored.env_step)
-        rollout, intrinsic, ids = kept.looks[start]
-        for frame in moment.frames:
-            step, rest = divmod(frame.env_step - start, 4)
-            assert rest == 0
-            picture = moment.picture(frame)
-            assert picture is not None
-            assert picture["kind"] == kind
-            pictures.add(picture_text(picture))
-            if frame.action == NO_ACTION:
-                assert frame is moment.frames[-1]
-                continue
-            place = step, moment.row
-            assert (frame.action, frame.action_name) == (rollout.action[place], names[rollout.action[place]])
-            assert (frame.extrinsic, frame.intrinsic) == (rollout.reward[place], intrinsic[place])
-            assert (frame.terminated, frame.truncated) == (rollout.terminated[place], rollout.truncated[place])
-            assert frame.caption == texts[ids[place]]
-            if frame is not moment.frames[0]:
-                assert not rollout.reset[place], "of one episode"
+        pictures |= check_moment(moment, start, kept.looks[start], texts, kind)
+        assert all(frame.action_name == names[frame.action] for frame in moment.frames if frame.action != NO_ACTION)
     assert len(pictures) > 1
     with StoreReader(run.store) as reader, MomentReader(run.store) as scores:
         rows = [row for row in reader.captions(limit=-1) if row.count]
         told = {row.text: scores.scores(row.caption_id) for row in rows}
         labelled = [row for row in rows if row.status is LabelStatus.LABELLED and len(told[row.text]) > 1]
     assert all(told.values()), "each caption has a score"
+    check_totals(rows, recount(kept.looks, texts))
     assert all(told[row.text][-1].score == float(bool(row.helpful)) for row in labelled)
 
 
@@ -171,11 +211,20 @@ def test_the_screen_of_nethack_is_that_of_the_game(tmp_path):
     assert endings >= 1, "the scene at the end of an episode is kept"
 
 
-@pytest.mark.parametrize("env_id", ["probe:intrinsic", "hostprobe:intrinsic", "nethack:score"])
-def test_the_same_run_with_and_without_sampling(env_id, tmp_path):
-    if env_id.startswith("nethack"):
-        pytest.importorskip("nle")
-    options = {"max_episode_steps": 30} if env_id.startswith("nethack") else {}
+def numbers(leaf):
+    return np.asarray(jax.random.key_data(leaf) if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf)
+
+
+SAME_RUN = [
+    needs("xminigrid", "xminigrid:MiniGrid-BlockedUnlockPickUp", {"talkative": True}),
+    needs("nle", "nethack:score", {"max_episode_steps": 30}),
+    ("probe:intrinsic", {}),
+    ("hostprobe:intrinsic", {}),
+]
+
+
+@pytest.mark.parametrize(("env_id", "options"), SAME_RUN)
+def test_the_same_run_with_and_without_sampling(env_id, options, tmp_path):
     lines, states = [], []
     for name, sampling in (("with", SAMPLING), ("without", SamplingConfig(moments=0))):
         settings = settings_of(env_id, options, sampling=sampling)
@@ -191,7 +240,7 @@ def test_the_same_run_with_and_without_sampling(env_id, tmp_path):
     assert lines[0] == lines[1]
     assert len(lines[0]) > 1
     for ours, theirs in zip(jax.tree.leaves(states[0][0]), jax.tree.leaves(states[1][0]), strict=True):
-        np.testing.assert_array_equal(np.asarray(ours), np.asarray(theirs))
+        np.testing.assert_array_equal(numbers(ours), numbers(theirs))
     assert json.dumps(states[0][1]) == json.dumps(states[1][1])
 
 
@@ -222,6 +271,15 @@ def test_moments_are_printed_for_one_caption(tmp_path):
     assert stored.moment.frames[0].action_name in done.stdout
 
 
+def said_elsewhere(path, caption, labeler_id, verdict):
+    """Overrules the LLM from another process; returns the number of the override."""
+    code = "import sys\nfrom pathlib import Path\nfrom llm_annotator.store import Store\n"
+    code += "with Store(Path(sys.argv[1])) as store:\n"
+    code += f"    print(store.override(sys.argv[2].encode(), sys.argv[3], {verdict}))\n"
+    command = [sys.executable, "-c", code, str(path), caption.decode(), labeler_id]
+    return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
 def test_a_person_reaches_a_running_training_within_seconds(tmp_path):
     settings = probe_config(
         "intrinsic",
@@ -250,23 +308,25 @@ def test_a_person_reaches_a_running_training_within_seconds(tmp_path):
         until(lambda: trainer.captions.helpful[caption_id] == 1, 20.0)
         with StoreReader(run.store) as reader:
             (labeler,) = reader.labelers()
-        elsewhere = "import sys\nfrom pathlib import Path\nfrom llm_annotator.store import Store\n"
-        elsewhere += "with Store(Path(sys.argv[1])) as store:\n"
-        elsewhere += "    print(store.override(sys.argv[2].encode(), sys.argv[3], helpful=False))\n"
-        arguments = [str(run.store), coin.decode(), labeler.labeler_id]
-        done = subprocess.run([sys.executable, "-c", elsewhere, *arguments], capture_output=True, text=True, check=True)
+        first = said_elsewhere(run.store, coin, labeler.labeler_id, "helpful=False")
         until(lambda: trainer.captions.helpful[caption_id] == 0, 3.0 + 2.0)  # 3 s, and what a busy machine adds
         update()
         assert trainer.rewarding.latest_scores[caption_id] == 0
+        assert not trainer.captions.muted[caption_id]
+        second = said_elsewhere(run.store, coin, labeler.labeler_id, "helpful=False, muted=True")
+        until(lambda: trainer.captions.muted[caption_id], 3.0 + 2.0)
         host = json.loads(json.dumps(trainer.host_state() | {"x": trainer.flush().metrics}))
         device = jax.device_get(trainer.state)
         with Store(run.store) as store:
-            store.revoke_override(int(done.stdout))
+            store.revoke_override(second)
+            store.revoke_override(first)
         until(lambda: trainer.captions.helpful[caption_id] == 1, 3.0 + 2.0)
+        assert not trainer.captions.muted[caption_id]
     with Trainer(settings) as resumed:
         resumed.load(device, host, resumed.reward_arrays())
         assert resumed.captions.helpful[caption_id] == 0, "it is in the checkpoint"
         assert resumed.captions.by_hand[caption_id]
+        assert resumed.captions.muted[caption_id]
         with AnnotationSession(run, settings, resumed.reward_model) as session:
             session.begin(resumed.captions)
             deadline = time.monotonic() + 20
@@ -274,6 +334,7 @@ def test_a_person_reaches_a_running_training_within_seconds(tmp_path):
                 resumed.take_labels(session.poll())
                 time.sleep(0.05)
                 assert time.monotonic() < deadline, "what was taken back while it stood still is heard after a resume"
+        assert not resumed.captions.muted[caption_id]
 
 
 def test_the_quickstart_samples_without_being_asked():

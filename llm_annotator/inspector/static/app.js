@@ -149,7 +149,7 @@ async function refresh() {
   const fresh = document.getElementById("fresh");
   try {
     const answer = await fetch(location.href, { headers: { accept: "text/html" } });
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
+    if (!answer.ok || answer.redirected) throw new Error(`status ${answer.status}`);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     for (const region of all("[data-live]")) {
       const other = page.getElementById(region.id);
@@ -159,7 +159,7 @@ async function refresh() {
     fresh.classList.remove("problem");
   } catch {
     fresh.classList.add("problem");
-    fresh.textContent = "The figures cannot be read anew: has oni inspect been ended? They are as old as the page.";
+    fresh.textContent = "The figures cannot be read anew: has oni inspect been ended, or are you logged out? They are as old as the page.";
   }
 }
 

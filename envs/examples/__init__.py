@@ -1,0 +1,1 @@
+"""Environments and captioners as a user would write them: the README shows these files word for word."""
