@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from llm_annotator.store.exported import BATCH
+from llm_annotator.store.figures import labelers
 from llm_annotator.store.overruling import Verdict
 from llm_annotator.store.reader import StoreReader
+from llm_annotator.store.reading import Reading
 from llm_annotator.store.records import AnnotationRecord
 from llm_annotator.store.writer import Store
 from llm_annotator.tables import Format, TableError, caption_of, decode
@@ -96,8 +98,10 @@ def overrule(store: Path, labels: Labels, labeler_id: str, *, author: str, note:
     note: for labels that have none in the file.
 
     Raises:
+        ValueError: the labeler compares captions, of which a person can only say that they are muted.
         StoreError: no such labeler, or the store cannot be written.
     """
+    _check_question(store, labels, labeler_id)
     unseen, changed = _unseen(store, labels), 0
     with Store(store) as writer:
         for part in _parts(labels.labels):
@@ -145,6 +149,17 @@ def _parts(labels: Sequence[ImportedLabel]) -> Iterator[Sequence[ImportedLabel]]
     """Yields as many labels as one transaction takes, so that a service that writes too never waits for long."""
     for first in range(0, len(labels), BATCH):
         yield labels[first : first + BATCH]
+
+
+def _check_question(store: Path, labels: Labels, labeler_id: str) -> None:
+    with Reading(store) as reading:
+        compares = any(one.labeler_id == labeler_id and one.question != "label" for one in labelers(reading))
+    for label in labels.labels if compares else ():
+        if not label.muted:
+            raise ValueError(
+                f"{label.place}: labeler {labeler_id} compares captions and calls none helpful: a caption can only be "
+                "muted; give a name, and the labels are kept as those of another labeler"
+            )
 
 
 def _unseen(store: Path, labels: Labels) -> int:

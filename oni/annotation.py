@@ -225,6 +225,10 @@ class AnnotationSession:
                 return False
         return True
 
+    def drain(self, timeout_s: float) -> bool:
+        """Waits until everything is answered; returns False if that takes longer."""
+        return self._client.drain(timeout_s)
+
     @property
     def _given_up(self) -> bool:
         return self._service is not None and bool(self._service.health.given_up)
@@ -272,7 +276,7 @@ class AnnotationSession:
             say: gets what the user should read.
         """
         if self._config.annotator.drain_s > 0:
-            drain(self._client, self._config.annotator.drain_s, stop=stop, say=say)
+            drain(self, self._config.annotator.drain_s, stop=lambda: stop() or self._given_up, say=say)
         take(self.poll())
         self._record(captions)
         self._client.flush(_FLUSH_S)

@@ -157,11 +157,13 @@ class EpisodeWindow:
             "success": sum(t.success for t in self._totals) / episodes,
             "return/extrinsic": sum(t.extrinsic_return for t in self._totals) / episodes,
             "episode/length": sum(t.length for t in self._totals) / episodes,
-            **{
-                f"{EPISODE_STAT}{name}": sum(t.stats[name] for t in self._totals) / episodes
-                for name in self._totals[-1].stats
-            },
+            **{f"{EPISODE_STAT}{name}": self._mean(name) for name in self._totals[-1].stats},
         }
+
+    def _mean(self, name: str) -> float:
+        """Returns the mean of a figure; rollouts from before it was there, in an older checkpoint, do not count."""
+        having = [t for t in self._totals if name in t.stats]
+        return sum(t.stats[name] for t in having) / max(1, sum(t.episodes for t in having))
 
     def state(self) -> list[list[Any]]:
         """Returns the window as JSON values."""

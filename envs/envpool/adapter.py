@@ -8,7 +8,7 @@ import numpy as np
 
 from envs.envpool import pictures
 from envs.envpool.captions import ACTION_NAMES, Narrator
-from envs.envpool.game import terminated_for_good
+from envs.envpool.game import paid_by_limit
 from envs.envpool.library import describe, make_envs
 from envs.envpool.listing import MINIGRID, Listed, listed, pays
 from envs.envpool.observe import MiniGridObserver, Observer
@@ -79,9 +79,9 @@ class EnvPoolEnv:
         """
         return EnvPoolGames(self, num_envs, seed=seed, num_groups=num_groups, num_threads=num_workers)
 
-    def terminated(self, terminated: np.ndarray, reward: np.ndarray) -> np.ndarray:
-        """Returns where episodes ended for good, from what the library says."""
-        return terminated_for_good(terminated, reward, captioned=self.narrator is not None)
+    def paid(self, reward: np.ndarray, length: np.ndarray) -> np.ndarray:
+        """Returns the rewards of steps, of which each is the `length`-th of its episode, from what the library says."""
+        return reward if self.narrator is None else paid_by_limit(reward, length, self.spec.max_episode_steps)
 
     def make_vector(self, num_envs: int, *, seed: int, num_threads: int) -> Any:
         """Makes EnvPool's own vector, with its own reset one step late."""
@@ -111,6 +111,8 @@ def make(
     """
     if max_episode_steps is not None and max_episode_steps < 1:
         raise EnvError(f"max_episode_steps is {max_episode_steps}, expected 1 or more")
+    if "max_episode_steps" in (kwargs or {}):
+        raise EnvError("max_episode_steps is an option of its own: put it beside kwargs, not into them")
     known = describe(name, kwargs or {})
     captioned = known.library == MINIGRID
     observer = (MiniGridObserver if captioned else Observer)(known.observation_space)
@@ -120,7 +122,7 @@ def make(
     options = {
         "name": name,
         # One step more than is played, so that what ends by itself on the last step is told from what is cut off.
-        "kwargs": {**(kwargs or {}), "max_episode_steps": limit if captioned else limit + 1},
+        "kwargs": {**(kwargs or {}), "max_episode_steps": limit + 1},
         "captions": {"with_mission": with_mission, "facing": facing} if captioned else None,
     }
     narrator = Narrator(with_mission=with_mission, facing=facing) if captioned else None

@@ -13,14 +13,13 @@ from envs.host.types import Arrays, GameStep
 _SEEDS = 1 << 31  # EnvPool's are of 32 bits
 
 
-def terminated_for_good(terminated: np.ndarray, reward: np.ndarray, *, captioned: bool) -> np.ndarray:
-    """Returns where episodes ended for good.
+def paid_by_limit(reward: np.ndarray, length: np.ndarray, limit: int) -> np.ndarray:
+    """Returns MiniGrid's rewards for episodes of a step limit: a success pays `1 - 0.9 * length / limit`.
 
-    MiniGrid's reward depends on its step limit, so the library is given the very limit that is played with, and calls
-    a success on the last step a truncation; there is no other reward than that of success. (The limit that the library
-    is given of other environments lies one step beyond.)
+    The library calls all that ends on the last step a truncation, so the limit that it is given lies one step beyond,
+    and it pays by that one. What else there is of rewards is left as it is.
     """
-    return terminated | (reward > 0) if captioned else terminated
+    return np.where(reward > 0, 1 - 0.9 * length / limit, reward).astype(np.float32)
 
 
 def make_game(*, name: str, kwargs: Mapping[str, Any], captions: Mapping[str, bool] | None) -> "EnvPoolGame":
@@ -40,6 +39,8 @@ class EnvPoolGame:
         self._kwargs = kwargs
         self._observer = observer
         self._narrator = narrator
+        self._limit = int(kwargs["max_episode_steps"]) - 1
+        self._length = 0
         self._env: Any = None
         self._ending = ""
 
@@ -50,6 +51,7 @@ class EnvPoolGame:
         self.close()
         self._env = make_envs(name=self._name, kwargs=self._kwargs, num_envs=1, seed=seed % _SEEDS, num_threads=1)
         self._ending = ""
+        self._length = 0
         self._show(self._env.reset()[0])
 
     def step(self, action: int) -> GameStep:
@@ -57,9 +59,10 @@ class EnvPoolGame:
         before = self._seen
         obs, reward, terminated, truncated, _ = self._env.step(chosen)
         self._show(obs)
+        self._length += 1
         said = b""
-        terminated = terminated_for_good(terminated, reward, captioned=self._narrator is not None)
         if self._narrator is not None:
+            reward = paid_by_limit(reward, np.array([self._length]), self._limit)
             (said,) = self._narrator.say(before, self._seen, chosen, reward, terminated)
         over = bool(terminated[0])
         success = over and self._narrator is not None and bool(reward[0] > 0)

@@ -91,8 +91,8 @@ class EnvPoolVector:
         action, before, last = self._action, self._raw, self._env.observer.read(obs)
         self._action = None
         self._length += 1
-        reward = np.asarray(reward, np.float32)
-        terminated = self._env.terminated(np.asarray(terminated, np.bool_), reward)
+        reward = self._env.paid(np.asarray(reward, np.float32), self._length)
+        terminated = np.asarray(terminated, np.bool_)
         truncated = (np.asarray(truncated, np.bool_) | (self._length >= self._spec.max_episode_steps)) & ~terminated
         narrator = self._env.narrator
         said = [b""] * self._num_envs

@@ -91,7 +91,7 @@ def make(
     try:
         actions = _action_names(env, env_id)
         parts = parts_of(env.observation_space)
-        registered = gymnasium.spec(name.rpartition(":")[2])
+        registered = gymnasium.spec(env.spec.id)  # with its version, also where the name has none
         limit = max_episode_steps or registered.max_episode_steps or MAX_EPISODE_STEPS
     finally:
         env.close()

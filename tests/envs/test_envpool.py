@@ -22,6 +22,7 @@ from envs.envpool.captions import (
     mission_text,
 )
 from envs.envpool.game import make_game
+from envs.envpool.library import make_envs
 from envs.envpool.observe import WORDS, mission_words
 from envs.errors import EnvError
 from envs.host.types import HostVectorEnv
@@ -144,14 +145,18 @@ def test_episodes_are_those_of_the_library_without_its_late_reset():
         (group,) = pool.groups
         assert isinstance(group, HostVectorEnv)
         steps = play(group, actions)
-        library = env.make_vector(1, seed=pool._seed_of(0), num_threads=1)
+        limit = {"max_episode_steps": 12}
+        library = make_envs(name=env.options["name"], kwargs=limit, num_envs=1, seed=pool._seed_of(0), num_threads=1)
     obs, _ = library.reset()
-    ends = {"terminated": 0, "truncated": 0, "won on the last step": 0}
+    ends = {"terminated": 0, "truncated": 0, "won on the last step": 0, "burnt on the last step": 0}
     for action, step in zip(actions, steps, strict=True):
         obs, reward, terminated, truncated, _ = library.step(action.astype(np.int32))
-        won = reward > 0
-        ends["won on the last step"] += int((won & truncated)[0])  # which the library calls truncated
-        assert (step.reward, step.terminated, step.truncated) == (reward, terminated | won, truncated & ~won)
+        won, burnt = reward > 0, b"lava" in step.caption[0]
+        # which the library calls truncated
+        ends["won on the last step"] += int((won & truncated)[0])
+        ends["burnt on the last step"] += int((burnt & truncated)[0])
+        assert step.reward == pytest.approx(reward, abs=1e-6)
+        assert (step.terminated, step.truncated) == (terminated | won | burnt, truncated & ~won & ~burnt)
         assert (step.final_obs["image"] == obs["image"]).all()
         assert (step.info["success"] == won).all()
         assert won[0] == (b"You reach the green goal." in step.caption[0])
@@ -164,6 +169,24 @@ def test_episodes_are_those_of_the_library_without_its_late_reset():
     library.close()
     assert min(ends["terminated"], ends["truncated"]) > 3
     assert ends["won on the last step"] > 0
+    assert ends["burnt on the last step"] > 0
+
+
+@with_library
+@pytest.mark.slow
+def test_what_goes_wrong_on_the_last_step_was_not_cut_off():
+    env = make("MiniGrid-Dynamic-Obstacles-5x5-v0", max_episode_steps=3)
+    actions = np.random.default_rng(0).choice([0, 1, FORWARD, FORWARD], (200, 16))
+    length, collided = np.zeros(16, int), np.zeros(4, int)
+    with env.open_pool(16, seed=0, num_groups=1) as pool:
+        for step in play(pool.groups[0], actions):
+            length += 1
+            hit = step.reward < 0
+            assert step.terminated[hit].all()
+            assert all(b"You run into" in step.caption[row] for row in np.flatnonzero(hit))
+            collided += np.bincount(length[hit], minlength=4)
+            length[step.terminated | step.truncated] = 0
+    assert collided[3] > 3
 
 
 @with_library
@@ -289,6 +312,7 @@ def test_frames_of_atari_come_last():
         ("BabyAI-GoTo", {}, "no environment"),
         ("Pendulum-v1", {}, "chooses one of several"),
         ("CartPole-v1", {"max_episode_steps": 0}, "max_episode_steps"),
+        ("CartPole-v1", {"kwargs": {"max_episode_steps": 50}}, "put it beside kwargs"),
         ("CartPole-v1", {"kwargs": {"gravity": 3}}, "cannot make"),
     ],
 )

@@ -62,6 +62,11 @@ def test_captions_say_what_each_action_did_to_the_last():
     assert ending == "it was a success"
 
 
+def test_an_id_without_a_version_is_the_newest():
+    with pytest.warns(UserWarning, match="latest versioned"):
+        assert make("CartPole").spec.max_episode_steps == 500
+
+
 def test_what_is_read_of_each_space():
     space = spaces.Tuple(
         (

@@ -20,6 +20,7 @@ from llm_annotator.backends import create_backend
 from llm_annotator.config import AnnotatorConfig, BackendConfig, LabelerConfig
 from llm_annotator.errors import ConfigError
 from llm_annotator.exporting import Wanted, export
+from llm_annotator.importing import overrule, read_labels
 from llm_annotator.inspector.app import inspector_routes
 from llm_annotator.inspector.mending import MAX_IMPORT_BYTES, make_mending
 from llm_annotator.inspector.multipart import parse
@@ -158,6 +159,15 @@ def test_a_labeler_that_compares_can_be_told_to_mute_alone(store: Path, send: Se
     assert (answer.status_code, "can only be muted" in answer.text) == (400, True)
     assert post(send, "caption/1/override", helpful="mute", labeler="pairs-1").status_code == 303
     assert in_force(store, KEY, "pairs-1") == (False, True, "human")
+
+
+def test_labels_of_a_file_are_no_word_for_a_labeler_that_compares(store: Path) -> None:
+    inspected_store.add_comparisons(store)
+    helpful = read_labels(io.BytesIO(b"caption,label\nYou win.,helpful\n"), "csv")
+    with pytest.raises(ValueError, match=r"pairs-1 compares captions .* a caption can only be muted"):
+        overrule(store, helpful, "pairs-1", author="", note="")
+    muted = read_labels(io.BytesIO(b"caption,label\nYou win.,muted\n"), "csv")
+    assert overrule(store, muted, "pairs-1", author="", note="").changed == 1
 
 
 def test_a_store_that_cannot_be_written_is_said(store: Path, send: Send, monkeypatch: pytest.MonkeyPatch) -> None:

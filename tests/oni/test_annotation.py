@@ -3,7 +3,9 @@
 import logging
 import os
 import signal
+import sqlite3
 import time
+from contextlib import closing
 
 import pytest
 
@@ -12,6 +14,7 @@ from llm_annotator.types import LabelStatus
 from oni import rundir
 from oni.annotation import AnnotationSession
 from oni.config import TrainConfig
+from oni.draining import drain
 from oni.rewards import make_reward_model
 from tests.answered_store import answer_into
 
@@ -115,6 +118,20 @@ def test_a_request_to_stop_ends_the_waiting(session, caplog):
     begun = time.monotonic()
     assert not mine.wait(stop=lambda: time.monotonic() - begun > 0.1, stall_s=3600.0)
     assert caplog.records == []
+
+
+def test_a_drain_does_not_wait_for_an_annotator_that_was_given_up(session):
+    mine = session(latency_s=3600.0)
+    mine.submit(TEN)
+    (store,) = mine._run.path.glob("*.sqlite")
+    with closing(sqlite3.connect(store)) as connection:
+        connection.execute("PRAGMA user_version = 999")
+    os.kill(mine._service.pid, signal.SIGKILL)
+    said = []
+    begun = time.monotonic()
+    assert not drain(mine, 600.0, stop=lambda: mine._given_up, say=said.append)
+    assert time.monotonic() - begun < 60.0
+    assert "upgrade oni-jax" in said[-1]
 
 
 def test_what_a_replayed_store_lacks_is_given_up_on(session, tmp_path):

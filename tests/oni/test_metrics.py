@@ -65,6 +65,14 @@ def test_the_window_makes_a_round_trip():
     assert other.means() == window.means()
 
 
+def test_rollouts_of_an_older_checkpoint_have_no_say_in_a_new_figure():
+    window = EpisodeWindow(num_steps=10, max_episode_steps=20, num_envs=4)
+    window.load(json.loads(json.dumps([list(totals(3, 1))])))
+    window.add(totals(2, 0)._replace(stats={"achievements": 7.0}))
+    assert window.means()["episode/achievements"] == 3.5
+    assert window.means()["success"] == 0.2
+
+
 def test_no_episodes_no_means():
     window = EpisodeWindow(num_steps=10, max_episode_steps=5, num_envs=4)
     window.add(totals(0, 0))
