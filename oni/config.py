@@ -235,7 +235,7 @@ class SamplingConfig:
     """Steps of a moment before the one that said the caption; fewer at the start of an episode or a rollout."""
     after: Annotated[int, Ge(0), Le(64)] = 4
     """Steps after it; fewer at their end."""
-    per_s: Positive = 4.0
+    per_s: Positive = 2.0
     """Moments taken a second, at most on average."""
     max_mb: Positive = 200.0
     """Megabytes that the moments of a run take in the store, about."""
