@@ -53,7 +53,6 @@ def captions_page(site: Site) -> Page:
             listing = list_captions(reading, caption_filter(state, scope), limit=PAGE_SIZE, offset=offset)
             earned = figures.earned(reading, scope.run_id)
             has_scores = reading.row("SELECT 1 FROM model_scores LIMIT 1") is not None
-            has_mutes = reading.has("labels", "muted")
         return site.html(
             request,
             "captions.html",
@@ -70,7 +69,6 @@ def captions_page(site: Site) -> Page:
             pages=max(1, -(-listing.matching // PAGE_SIZE)),
             earned=earned if earned > 0 else None,
             has_scores=has_scores,
-            has_mutes=has_mutes,
             done=_done(request),
         )
 

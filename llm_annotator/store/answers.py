@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from llm_annotator.store.connection import open_for_reading, store_errors
+from llm_annotator.store.connection import store_errors
+from llm_annotator.store.reading import Reading
 
 MODELS = """SELECT DISTINCT b.model FROM labelers b
     WHERE EXISTS (SELECT 1 FROM annotations a WHERE a.labeler_id = b.id AND a.answer IS NOT NULL)
@@ -45,19 +45,11 @@ class StoredAnswer(NamedTuple):
     tokens_out: int | None
 
 
-class AnswerReader:
+class AnswerReader(Reading):
     """The answers in a store, open for reading; a service may be writing to it. For one thread.
 
     Opening and every method raise `StoreError`, whose message says what to do (no such file, damaged, newer schema).
     """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._connection = open_for_reading(path)
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._connection.close()
 
     def models(self) -> list[str]:
         """Returns the models, as labelers name them, that ever answered; sorted."""

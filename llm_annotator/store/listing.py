@@ -45,7 +45,7 @@ _MATCHING = """WITH matching AS MATERIALIZED (
 
 _SHOWN = """SELECT c.id, c.text, c.first_seen_at, coalesce(o.count, 0), o.episode_count, o.first_step, o.last_step,
     coalesce(o.reward_sum, 0.0), l.status, l.helpful, l.p_helpful, l.score, l.source, l.updated_at,
-    {muted}, {score}, d.helpful
+    coalesce(l.muted, 0), {score}, d.helpful
     FROM json_each(:ids) p JOIN captions c ON c.id = p.value
     LEFT JOIN {source} o ON o.caption_id = c.id {of_run}
     LEFT JOIN labels l ON l.labeler_id = :labeler AND l.caption_id = c.id
@@ -107,9 +107,6 @@ def list_captions(reading: Reading, wanted: CaptionFilter, *, limit: int, offset
     Raises:
         StoreError: the store cannot be read.
     """
-    muted = reading.has("labels", "muted")
-    if wanted.muted and not muted:
-        return Listing([], 0)
     values = _values(wanted) | {"limit": limit, "offset": offset}
     found = reading.rows(_matching_query(wanted), values)
     if not found:
@@ -118,7 +115,6 @@ def list_captions(reading: Reading, wanted: CaptionFilter, *, limit: int, offset
     query = _SHOWN.format(
         source="caption_totals" if wanted.run_id is None else "occurrences",
         of_run="" if wanted.run_id is None else "AND o.run_id = :run",
-        muted="coalesce(l.muted, 0)" if muted else "0",
         score=_NEWEST_SCORE.format(id="c.id"),
     )
     shown = reading.rows(query, values | {"ids": json.dumps(ids)})

@@ -1,11 +1,10 @@
 """Reading what runs sampled: the moments in which a caption was said, and its score over training."""
 
-from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from llm_annotator.moments import MAX_PACKED_BYTES, Moment, unpack_moment
-from llm_annotator.store.connection import open_for_reading, store_errors
+from llm_annotator.store.connection import store_errors
+from llm_annotator.store.reading import Reading
 
 _MOMENTS = """SELECT t.id, t.run_id, t.env_step, length(t.frames), CASE WHEN length(t.frames) <= ? THEN t.frames END
     FROM transitions t WHERE t.caption_id = ? AND (? IS NULL OR t.run_id = ?) ORDER BY t.env_step, t.id"""
@@ -37,27 +36,11 @@ class StoredScore(NamedTuple):
     score: float
 
 
-class MomentReader:
+class MomentReader(Reading):
     """The moments and scores in a store, open for reading; a service may be writing to it. For one thread.
 
     Opening and every method raise `StoreError`, whose message says what to do (no such file, damaged, newer schema).
     """
-
-    def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self._connection = open_for_reading(self.path)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._connection.close()
 
     def moments(self, caption_id: int, run_id: str | None = None) -> list[StoredMoment]:
         """Returns the moments kept of a caption, of one run or of all, in the order of their steps.

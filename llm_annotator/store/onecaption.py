@@ -10,7 +10,7 @@ MAX_COMPARISONS = 50
 
 # CROSS JOIN: labelers first, of which there are few; SQLite would read every label of each.
 _IN_FORCE = """SELECT l.labeler_id, l.status, l.helpful, l.p_helpful, l.source, l.annotation_id, l.override_id,
-    l.updated_at, {muted} FROM labelers b CROSS JOIN labels l ON l.labeler_id = b.id AND l.caption_id = ?
+    l.updated_at, coalesce(l.muted, 0) FROM labelers b CROSS JOIN labels l ON l.labeler_id = b.id AND l.caption_id = ?
     ORDER BY b.created_at, b.id"""
 
 _PARTS = """SELECT p.annotation_id, c.id, c.text, l.status, l.helpful, l.p_helpful
@@ -74,12 +74,9 @@ class ComparedWith(NamedTuple):
 
 def labels_in_force(reading: Reading, caption_id: int) -> list[LabelInForce]:
     """Returns what counts for a caption, one entry a labeler that answered or was overruled."""
-    muted = "coalesce(l.muted, 0)" if reading.has("labels", "muted") else "0"
     return [
         LabelInForce(key, LabelStatus(status), _maybe_bool(helpful), p, source, annotation, override, at, bool(mute))
-        for key, status, helpful, p, source, annotation, override, at, mute in reading.rows(
-            _IN_FORCE.format(muted=muted), (caption_id,)
-        )
+        for key, status, helpful, p, source, annotation, override, at, mute in reading.rows(_IN_FORCE, (caption_id,))
     ]
 
 

@@ -4,12 +4,12 @@ import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from llm_annotator.errors import StoreError
 from llm_annotator.store import rows
-from llm_annotator.store.connection import open_for_reading, store_errors
+from llm_annotator.store.connection import store_errors
+from llm_annotator.store.reading import Reading
 from llm_annotator.store.records import (
     CaptionHistory,
     CaptionOrder,
@@ -92,28 +92,15 @@ _TOTALS = """WITH questions AS (
         coalesce(sum(tokens_in), 0), coalesce(sum(tokens_out), 0), avg(latency_s) FROM questions"""
 
 
-class StoreReader:
+class StoreReader(Reading):
     """An annotation store, open for reading.
 
     Opening and every method raise `StoreError`, whose message says what to do (no such file, damaged, newer schema).
     """
 
     def __init__(self, path: Path | str) -> None:
-        self.path = Path(path)
-        self._connection = open_for_reading(self.path)
+        super().__init__(path)
         self._connection.create_function("holds", 2, _holds, deterministic=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Closes the file."""
-        self._connection.close()
 
     def captions(
         self,

@@ -1,4 +1,4 @@
-"""One connection for the queries of one page."""
+"""A store that is read, and not written."""
 
 import sqlite3
 from collections.abc import Generator, Mapping, Sequence
@@ -16,9 +16,9 @@ class Reading:
     Opening and every method raise `StoreError`, whose message says what to do (no such file, damaged, newer schema).
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._connection: sqlite3.Connection = open_for_reading(path)
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        self._connection: sqlite3.Connection = open_for_reading(self.path)
 
     def __enter__(self) -> Self:
         return self
@@ -49,11 +49,6 @@ class Reading:
         with store_errors(self.path):
             cursor = self._connection.execute(query, values)
             return [column[0] for column in cursor.description], cursor.fetchall()
-
-    def has(self, table: str, column: str | None = None) -> bool:
-        """Returns whether the store has a table (or a view), and in it a column: older stores lack some."""
-        found = self.rows("SELECT name FROM pragma_table_info(?)", (table,))
-        return bool(found) if column is None else (column,) in found
 
     @contextmanager
     def snapshot(self) -> Generator[None]:
