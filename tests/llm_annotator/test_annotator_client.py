@@ -4,18 +4,13 @@ import contextlib
 import http.server
 import json
 import logging
-import os
 import resource
-import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +25,7 @@ from llm_annotator.service import serve
 from llm_annotator.store import StoreReader
 from llm_annotator.supervisor import ServiceProcess
 from llm_annotator.types import LabelStatus, Occurrence
+from tests.annotator_service import serving
 
 TOO_LONG = b"x" * (wire.MAX_CAPTION_BYTES + 1)
 
@@ -269,38 +265,16 @@ def test_a_client_whose_thread_cannot_start_says_so_and_raises_nothing(
         assert "client has failed" in client.health.message
 
 
-@contextmanager
-def serving(folder: Path, port: int, **options: Any) -> Iterator[None]:
-    """A service at a fixed address, as a user would start it."""
-    (folder / "config.json").write_text(json.dumps(asdict(scripted(**options))))
-    arguments = ["--config", str(folder / "config.json"), "--store", str(folder / "s.sqlite"), "--port", str(port)]
-    with (folder / "log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llm_annotator.service", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            text=True,
-        )
-    assert process.stdout is not None
-    with process, process.stdout:
-        assert json.loads(process.stdout.readline())["ready"]
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
-
-
 @pytest.mark.slow
 def test_another_model_is_asked_about_everything_again(tmp_path: Path, spec: LabelerSpec) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with AnnotatorClient(f"http://127.0.0.1:{port}", "run", "run", {}, spec) as client:
-        with serving(tmp_path, port, helpful_pattern="door"):
+        with serving(tmp_path, port, scripted(helpful_pattern="door")):
             client.submit([b"door", b"box"])
             assert client.drain(20)
             assert {update.caption: update.helpful for update in client.poll()} == {b"door": True, b"box": False}
-        with serving(tmp_path, port, helpful_pattern="box"):
+        with serving(tmp_path, port, scripted(helpful_pattern="box")):
             # until the new one is ready, `health` shows what was known of the one before
             news: dict[bytes, bool | None] = {}
 

@@ -1,16 +1,11 @@
 """The annotator asks about parts: each once, whatever happens, and a person's word about one counts everywhere."""
 
 import asyncio
-import json
-import os
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +23,7 @@ from llm_annotator.labeler import Labeler, resolve_labeler
 from llm_annotator.parts import PartLabel, combine, sentences
 from llm_annotator.store import Store, StoreReader
 from llm_annotator.types import Completion, LabelStatus, LabelUpdate, Occurrence, Request
+from tests.annotator_service import start_service
 
 SPEC = resolve_labeler(LabelerConfig(goal="open the box", parts="sentences"))
 
@@ -287,9 +283,8 @@ def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
     config = AnnotatorConfig(
         backend=BackendConfig(kind="scripted", options={"helpful_pattern": "open", "latency_s": 0.02})
     )
-    (tmp_path / "config.json").write_text(json.dumps(asdict(config)))
     for last in [False] * 12 + [True]:
-        url, process = _serve(tmp_path, path)
+        url, process = start_service(tmp_path, config, path)
         try:
             with AnnotatorClient(url, "run", "run", {}, SPEC) as client:
                 client.submit(captions)
@@ -318,18 +313,3 @@ def test_kill_at_any_moment_loses_and_repeats_nothing(tmp_path: Path) -> None:
         result = combine([labels[part] for part in sentences(caption)])
         assert result is not None
         assert result[:4] == labels[caption][:4]
-
-
-def _serve(folder: Path, path: Path) -> tuple[str, subprocess.Popen[str]]:
-    arguments = ["--config", str(folder / "config.json"), "--store", str(path)]
-    with (folder / "log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llm_annotator.service", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            text=True,
-        )
-    assert process.stdout is not None
-    with process.stdout as output:
-        return json.loads(output.readline())["url"], process

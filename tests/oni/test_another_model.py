@@ -1,16 +1,8 @@
 """A shared annotator that is started again with another model, under a run that goes on."""
 
-import json
-import os
-import signal
 import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -21,29 +13,11 @@ from oni.annotation import AnnotationSession
 from oni.captions import CaptionTable
 from oni.config import TrainConfig
 from oni.rewards import make_reward_model
+from tests.annotator_service import serving
 
 
-@contextmanager
-def serving(folder: Path, port: int, pattern: str) -> Iterator[None]:
-    """A service at a fixed address, as a user would start it."""
-    config = AnnotatorConfig(backend=BackendConfig(kind="scripted", options={"helpful_pattern": pattern}))
-    (folder / "config.json").write_text(json.dumps(asdict(config)))
-    arguments = ["--config", str(folder / "config.json"), "--store", str(folder / "s.sqlite"), "--port", str(port)]
-    with (folder / "log").open("a") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "llm_annotator.service", *arguments],
-            stdout=subprocess.PIPE,
-            stderr=log,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            text=True,
-        )
-    assert process.stdout is not None
-    with process, process.stdout:
-        assert json.loads(process.stdout.readline())["ready"]
-        try:
-            yield
-        finally:
-            process.send_signal(signal.SIGTERM)
+def scripted(pattern: str) -> AnnotatorConfig:
+    return AnnotatorConfig(backend=BackendConfig(kind="scripted", options={"helpful_pattern": pattern}))
 
 
 def eventually(condition: Callable[[], bool]) -> None:
@@ -72,7 +46,7 @@ def test_everything_is_asked_again_what_the_client_has_forgotten_too(tmp_path, m
     run = rundir.create(tmp_path / "run", settings)
     with AnnotationSession(run, settings, make_reward_model(settings)) as session:
         session.begin(captions)
-        with serving(tmp_path, port, "door"):
+        with serving(tmp_path, port, scripted("door")):
             eventually(lambda: helpful() == set(texts[1::2]))
-        with serving(tmp_path, port, "box"):
+        with serving(tmp_path, port, scripted("box")):
             eventually(lambda: helpful() == set(texts[0::2]))
