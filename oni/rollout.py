@@ -29,6 +29,16 @@ def start(env: VectorEnv[Any], network: ActorCritic, key: PRNGKeyArray, *, acros
     )
 
 
+def _values_where(mask: Array, network: ActorCritic, params: Any, core_state: CoreState, obs: Any) -> Array:
+    """Returns the values of the rows that `mask` names, zeros elsewhere; only those are computed."""
+
+    def rows(index: Array) -> Array:
+        core_rows, obs_rows = jax.tree.map(lambda leaf: leaf[index], (core_state, obs))
+        return act(network, params, core_rows, obs_rows, jnp.zeros(index.shape, bool))[2]
+
+    return replace_rows(mask, jnp.zeros(mask.shape + network.value_shape), rows)
+
+
 Collect = Callable[[Any, ActorState, PRNGKeyArray], tuple[ActorState, Rollout, Array]]
 
 
@@ -40,13 +50,6 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int, a
     Args:
         env: the games of one device. across: all devices; together they play what one would play.
     """
-
-    def values_where(mask: Array, params: Any, core_state: CoreState, obs: Any) -> Array:
-        def rows(index: Array) -> Array:
-            core_rows, obs_rows = jax.tree.map(lambda leaf: leaf[index], (core_state, obs))
-            return act(network, params, core_rows, obs_rows, jnp.zeros(index.shape, bool))[2]
-
-        return replace_rows(mask, jnp.zeros(mask.shape + network.value_shape), rows)
 
     def ended_stats(timestep: TimeStep, ended: Array) -> Array:
         if not env.spec.episode_stats:
@@ -72,7 +75,7 @@ def make_collect(env: VectorEnv[Any], network: ActorCritic, *, num_steps: int, a
             reward=timestep.reward,
             terminated=timestep.terminated,
             truncated=timestep.truncated,
-            bootstrap_value=values_where(timestep.truncated, params, core_state, last_obs),
+            bootstrap_value=_values_where(timestep.truncated, network, params, core_state, last_obs),
             episode_return=episode_return,
             episode_length=episode_length,
             success=timestep.info["success"],
