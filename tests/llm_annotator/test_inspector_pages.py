@@ -1,14 +1,10 @@
 """The pages through their app, without a browser: what is in them, who gets them, nothing hostile is obeyed."""
 
-import asyncio
 import re
 import sqlite3
-from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
-import httpx
 import inspected_store
 import pytest
 from inspected_store import ANSI, DOOR, HOSTILE, KEY, LINES, LONG, QUOTES, RTL, SCRIPT, UNASKED, caption_id
@@ -17,41 +13,15 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import Mount, Route
 
-from llm_annotator.access import Guard
 from llm_annotator.errors import StoreError
-from llm_annotator.inspector.app import PREFIX, build_inspector, inspector_routes
-from llm_annotator.inspector.door import Door, local_target
+from llm_annotator.inspector.app import PREFIX, build_inspector
 from llm_annotator.inspector.export import export_page
 from llm_annotator.inspector.serving import serve_pages
 from llm_annotator.inspector.site import Mending
 from llm_annotator.store import Store
+from tests.page_client import OPEN, Get, client, requester
 
 TOKEN = "a long secret"
-OPEN = Guard(None, loopback_only=True)
-
-Get = Callable[..., httpx.Response]
-
-
-def client(store: Path, guard: Guard = OPEN, run_dir: Path | None = None) -> Callable[..., httpx.Response]:
-    """Returns a function that sends one request to the pages and returns the answer; cookies are kept."""
-    app = Starlette(routes=inspector_routes(store, run_dir=run_dir, guard=guard))
-    return _requester(app)
-
-
-def _requester(app: Starlette) -> Callable[..., httpx.Response]:
-    cookies = httpx.Cookies()
-
-    def request(path: str, method: str = "GET", **options: Any) -> httpx.Response:
-        async def go() -> httpx.Response:
-            transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-            async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:1", cookies=cookies) as http:
-                answer = await http.request(method, path, **options)
-                cookies.update(http.cookies)
-                return answer
-
-        return asyncio.run(go())
-
-    return request
 
 
 class Checker(HTMLParser):
@@ -365,135 +335,6 @@ def test_the_figures_of_a_run_become_curves(tmp_path: Path) -> None:
     assert 'data-refresh="0"' in get("/inspect/?live=off").text
 
 
-# Who is let in.
-
-
-def locked(store: Path) -> Get:
-    return client(store, Guard(TOKEN, loopback_only=False))
-
-
-def log_in(get: Get, token: str = TOKEN, **options: Any) -> httpx.Response:
-    return get("/inspect/login", "POST", data={"token": token, "next": "/inspect/captions?q=door"}, **options)
-
-
-def test_without_the_token_there_is_the_login_page_alone(store: Path) -> None:
-    get = locked(store)
-    answer = get("/inspect/captions?q=door")
-    assert answer.status_code == 303
-    assert answer.headers["location"] == "/inspect/login?next=%2Finspect%2Fcaptions%3Fq%3Ddoor"
-    assert get("/inspect/caption/1", "POST").status_code == 401
-    assert get("/inspect/logout", "POST").status_code == 401
-    html = get("/inspect/login").text
-    assert "This annotator asks for its token" in html
-    assert str(store) not in html
-    assert "yellow key" not in html
-
-
-def test_the_token_opens_a_session_in_a_strict_cookie(store: Path) -> None:
-    get = locked(store)
-    answer = log_in(get)
-    assert (answer.status_code, answer.headers["location"]) == (303, "/inspect/captions?q=door")
-    cookie = answer.headers["set-cookie"]
-    assert cookie.startswith("oni_inspect_1=")
-    for part in ("HttpOnly", "SameSite=strict", "Path=/inspect", "Max-Age=43200"):
-        assert part in cookie
-    assert TOKEN not in cookie
-    assert get("/inspect/captions").status_code == 200
-    assert get("/inspect/login").status_code == 303
-    assert get("/inspect/logout", "POST").status_code == 303
-    assert get("/inspect/captions").status_code == 303
-
-
-def test_a_wrong_token_or_a_made_up_session_opens_nothing(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("llm_annotator.inspector.app.WRONG_TOKEN_PAUSE_S", 0.01)
-    get = locked(store)
-    for token in ("", "wrong", TOKEN + "x", "t\u00f6ken"):
-        answer = log_in(get, token)
-        assert answer.status_code == 401
-        assert "That is not the token" in answer.text
-        assert "set-cookie" not in answer.headers
-    assert get("/inspect/", headers={"cookie": "oni_inspect_1=made-up"}).status_code == 303
-
-
-def test_programs_may_send_the_token_as_to_the_service(store: Path) -> None:
-    get = locked(store)
-    assert get("/inspect/captions", headers={"authorization": f"Bearer {TOKEN}"}).status_code == 200
-    assert get("/inspect/captions", headers={"authorization": "Bearer wrong"}).status_code == 303
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        {"sec-fetch-site": "cross-site"},
-        {"sec-fetch-site": "same-site"},
-        {"origin": "http://evil.example"},
-        {"origin": "http://127.0.0.1:2"},
-        {"content-type": "text/plain"},
-    ],
-)
-def test_forms_of_other_sites_are_refused(store: Path, headers: dict[str, str]) -> None:
-    get = locked(store)
-    answer = log_in(get, headers=headers)
-    assert answer.status_code == 400
-    assert "set-cookie" not in answer.headers
-
-
-def test_forms_of_ours_are_taken(store: Path) -> None:
-    for headers in ({"sec-fetch-site": "same-origin"}, {"origin": "http://127.0.0.1:1"}, {"origin": "null"}):
-        assert log_in(locked(store), headers=headers).status_code == 303
-
-
-def test_a_body_that_never_ends_is_cut_off(store: Path) -> None:
-    get = locked(store)
-    headers = {"content-type": "application/x-www-form-urlencoded"}
-    assert get("/inspect/login", "POST", content=b"token=" + b"x" * 100_000, headers=headers).status_code == 400
-
-
-@pytest.mark.parametrize(
-    ("target", "place"),
-    [
-        ("/inspect/caption/3?run=a", "/inspect/caption/3?run=a"),
-        ("", "/inspect/"),
-        ("//evil.example/inspect/", "/inspect/"),
-        ("https://evil.example", "/inspect/"),
-        ("/inspect/\\evil.example", "/inspect/"),
-        ("/inspect/\nx", "/inspect/"),
-        ("/elsewhere", "/inspect/"),
-        ("javascript:alert(1)", "/inspect/"),
-    ],
-)
-def test_nobody_is_led_elsewhere_after_login(target: str, place: str) -> None:
-    assert local_target(target, PREFIX) == place
-
-
-def test_sessions_end_and_are_not_endlessly_many() -> None:
-    now = [0.0]
-    door = Door(Guard(TOKEN, loopback_only=False), clock=lambda: now[0])
-
-    def comes_in(session: str | None) -> bool:
-        headers = [(b"host", b"h:1"), (b"cookie", f"oni_inspect_1={session}".encode())]
-        scope = {
-            "type": "http",
-            "headers": headers,
-            "path": "/",
-            "query_string": b"",
-            "server": ("h", 1),
-            "scheme": "http",
-        }
-        return door.lets_in(Request(scope))
-
-    first = door.open(TOKEN)
-    assert comes_in(first)
-    now[0] = 13 * 3600.0
-    assert not comes_in(first)
-    second = door.open(TOKEN)
-    assert comes_in(second)
-    for _ in range(100):
-        door.open(TOKEN)
-    assert not comes_in(second)
-    assert door.open("wrong") is None
-
-
 # Forms that another module answers.
 
 
@@ -511,7 +352,7 @@ def test_forms_for_mending_are_there_where_something_answers_them(store: Path) -
     routes = [Route("/caption/{caption_id:int}/override", take, methods=["POST"])]
     mending = Mending(routes, lambda: "form-token")
     app = Starlette(routes=[Mount(PREFIX, app=build_inspector(store, run_dir=None, guard=OPEN, mending=mending))])
-    get = _requester(app)
+    get = requester(app)
     quotes = caption_id(store, QUOTES)
     html = get(f"/inspect/caption/{quotes}").text
     check(html)
